@@ -1,0 +1,74 @@
+"""The networks, one file each, and the table of their names.
+
+| kind | what it maps | class |
+| --- | --- | --- |
+| ``speaker-encoder`` | speech → speaker embedding (``ge2e-256``) | :class:`~crossmodal.models.speaker_encoder.SpeakerEncoder` |
+| ``voice-encoder-conv`` | spectrogram → face feature (Speech2Face) | :class:`~crossmodal.models.voice_encoder.ConvVoiceEncoder` |
+| ``voice-encoder-ast`` | spectrogram → face feature (AST) | :class:`~crossmodal.models.voice_encoder.ASTVoiceEncoder` |
+| ``feature-head`` | speaker embedding → distribution over face features | :class:`~crossmodal.models.feature_head.FeatureHead` |
+| ``face-dlib`` / ``face-facenet`` / ``face-vggface`` | face chip → face feature (``dlib-128`` / ``facenet-512`` / ``vggface-4096``) | :mod:`~crossmodal.models.face_features` |
+| ``face-encoder-vgg19`` / ``face-encoder-head`` | face chip or face feature → speaker embedding (SGE2E) | :mod:`~crossmodal.models.face_encoder` |
+| ``face-decoder`` | face feature → landmarks + texture → face image (Cole) | :class:`~crossmodal.models.face_decoder.FaceDecoder` |
+| ``acoustic`` / ``acoustic-coqui`` | tokens + speaker embedding → log-mel, F0 | :mod:`~crossmodal.models.acoustic` |
+| ``vocoder`` / ``vocoder-hifigan`` | log-mel (+ F0) → waveform | :mod:`~crossmodal.models.vocoder` |
+
+Every network is built from a dataclass config, keeps it as ``.config``, and has a ``debug()`` config that runs in
+milliseconds. A network that reads or writes an embedding names it in ``config.input_space`` / ``config.output_space``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crossmodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# kind → (module, network class, config class)
+TABLE: dict[str, tuple[str, str, str]] = {
+    "speaker-encoder": ("speaker_encoder", "SpeakerEncoder", "SpeakerEncoderConfig"),
+    "voice-encoder-conv": ("voice_encoder", "ConvVoiceEncoder", "ConvVoiceEncoderConfig"),
+    "voice-encoder-ast": ("voice_encoder", "ASTVoiceEncoder", "ASTVoiceEncoderConfig"),
+    "feature-head": ("feature_head", "FeatureHead", "FeatureHeadConfig"),
+    "face-dlib": ("face_features", "DlibFaceFeatures", "DlibConfig"),
+    "face-facenet": ("face_features", "FaceNetFeatures", "FaceNetConfig"),
+    "face-vggface": ("face_features", "VGGFaceFeatures", "VGGFaceConfig"),
+    "face-encoder-vgg19": ("face_encoder", "VGG19FaceEncoder", "VGG19FaceEncoderConfig"),
+    "face-encoder-head": ("face_encoder", "HeadFaceEncoder", "HeadFaceEncoderConfig"),
+    "face-decoder": ("face_decoder", "FaceDecoder", "FaceDecoderConfig"),
+    "acoustic": ("acoustic", "AcousticModel", "AcousticConfig"),
+    "acoustic-coqui": ("acoustic", "CoquiAcousticModel", "CoquiAcousticConfig"),
+    "vocoder": ("vocoder", "HarmonicVocoder", "VocoderConfig"),
+    "vocoder-hifigan": ("vocoder", "HiFiGANVocoder", "HiFiGANConfig"),
+}
+
+
+def classes(kind: str) -> tuple[type[nn.Module], type]:
+    """The network class and config class of ``kind``.
+
+    Raises:
+        ConfigError: no network of that name.
+    """
+    if kind not in TABLE:
+        raise ConfigError(f"no network called '{kind}'", remedy=f"known networks: {', '.join(sorted(TABLE))}")
+    module_name, network, config = TABLE[kind]
+    module = importlib.import_module(f"crossmodal.models.{module_name}")
+    return getattr(module, network), getattr(module, config)
+
+
+def build(kind: str, config: Mapping[str, Any] | None = None, *, size: str = "full") -> nn.Module:
+    """Make a network with random weights.
+
+    Args:
+        kind: a name of the table above.
+        config: values that differ from the defaults of ``size``.
+        size: ``full`` (the published or shipped setting) or ``debug`` (runs in milliseconds).
+    """
+    from crossmodal.config import from_dict, merge, to_dict
+
+    network, config_class = classes(kind)
+    base = config_class.debug() if size == "debug" else config_class()  # type: ignore[attr-defined]
+    return network(from_dict(config_class, merge(to_dict(base), config or {}), source=kind))

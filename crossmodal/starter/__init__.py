@@ -1,0 +1,1 @@
+"""The starter bundle: weights, configs, checksums and model card, as data files."""
