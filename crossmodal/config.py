@@ -82,7 +82,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, *, source: object 
 
 
 def _coerce(hint: Any, value: Any, source: str) -> Any:
-    """Check ``value`` against the annotation ``hint`` and convert what YAML cannot say (tuples, paths, floats like 1e-3)."""
+    """Check ``value`` against ``hint`` and convert what YAML cannot say (tuples, paths, floats like 1e-3)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value

@@ -1,7 +1,7 @@
 """Every error a user of the library can meet, in one place.
 
-Each error says what it is about (``source``), what is wrong (``problem``) and what to do (``remedy``); ``str(error)`` is one
-line made of the three, which is also what the command line prints before it exits with code 1.
+Each error says what it is about (``source``), what is wrong (``problem``) and what to do (``remedy``); ``str(error)``
+is one line made of the three, which is also what the command line prints before it exits with code 1.
 """
 
 from __future__ import annotations

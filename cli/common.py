@@ -1,0 +1,97 @@
+"""Options and output that every command shares."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmodal.errors import InputWarning
+
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
+BundleOption = Annotated[
+    str, typer.Option("--bundle", help="Models to use: 'starter', a bundle folder, or a Hugging Face Hub id user/repo.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """A line for people, on standard error so that standard output stays usable in a pipe."""
+    if not quiet:
+        typer.echo(message, err=True)
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on standard output."""
+    typer.echo(json.dumps(content, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def show_warnings(quiet: bool) -> None:
+    """Print the library's own warnings as one line each; hide those of other packages."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not quiet:
+            typer.echo(f"warning: {message}", err=True)
+
+    warnings.showwarning = show
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", category=InputWarning)
+
+
+@contextmanager
+def working(message: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show a spinner while something takes its time; silent when quiet or not on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(message):
+        yield
+
+
+def write_output(path: str, suffix: str, save: Callable[[Path], object]) -> None:
+    """Save to ``path`` with ``save``; ``-`` sends the bytes to standard output."""
+    if path != "-":
+        save(Path(path))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"out{suffix}"
+        save(file)
+        sys.stdout.buffer.write(file.read_bytes())
+        sys.stdout.buffer.flush()
+
+
+def check_output(path: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse an output that cannot be written before any work is done.
+
+    Raises:
+        OutputError: the folder does not exist, is not writable, or the suffix names no known format.
+    """
+    import os
+
+    from crossmodal.errors import OutputError
+
+    if path == "-":
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError("is a folder", source=path, remedy=f"give a file name, e.g. {path}/out{suffixes[0]}")
+    if target.suffix.lower() not in suffixes:
+        raise OutputError(f"unknown format '{target.suffix}'", source=path, remedy=f"use {', '.join(suffixes)}")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} does not exist", source=path, remedy="create it first")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"the folder {target.parent} is not writable", source=path)

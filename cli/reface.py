@@ -1,0 +1,58 @@
+"""``crossmodal reface``: photo → face feature → canonical face."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Quiet,
+    check_output,
+    print_json,
+    say,
+    show_warnings,
+    working,
+    write_output,
+)
+from crossmodal.cli.face import PICTURES
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def reface(
+        photo: Annotated[
+            str, typer.Argument(help="Photo of a face (JPEG, PNG, WebP, HEIC…), or - for standard input.")
+        ],
+        out: Annotated[
+            str, typer.Option("--out", "-o", help="Picture to write; - for standard output.")
+        ] = "reface.png",
+        face_index: Annotated[
+            int | None, typer.Option(min=0, help="Which face of a group picture, counted from the largest (0).")
+        ] = None,
+        no_detect: Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")] = False,
+        bundle: BundleOption = "starter",
+        device: Device = "auto",
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Draw the frontal, neutral face that a photo's face feature describes.
+
+        It shows what the face decoder knows of a face: a relative of the person, not a copy of the photo.
+        """
+        show_warnings(quiet)
+        check_output(out, PICTURES)
+        with working("drawing", quiet=quiet):
+            from crossmodal.speech2face import Speech2Face
+
+            journey = Speech2Face.from_pretrained(bundle, device=device)
+            face = journey.reface(photo, index=face_index, no_detect=no_detect)
+            write_output(out, ".png", face.save)
+        if json:
+            print_json({"output": out, "feature": face.feature, "landmarks": face.landmarks, **face.details})
+        elif out != "-":
+            say(f"wrote {out}", quiet=quiet)

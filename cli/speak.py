@@ -1,0 +1,109 @@
+"""``crossmodal speak``: text in the voice that suits a face, or in the voice of a recording."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Quiet,
+    check_output,
+    print_json,
+    say,
+    show_warnings,
+    working,
+    write_output,
+)
+
+SOUNDS = (".wav", ".flac", ".ogg")
+
+
+def _read_text(text: str) -> str:
+    """``-`` → standard input; the path of an existing text file → its content; anything else is the text itself."""
+    from crossmodal.errors import TextError
+
+    if text == "-":
+        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    try:
+        is_file = len(text) < 1024 and "\n" not in text and Path(text).is_file()
+    except (OSError, ValueError):
+        is_file = False
+    if not is_file:
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError("is not a readable UTF-8 text file", source=text, remedy="give the text itself") from error
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def speak(
+        text: Annotated[str, typer.Argument(help="What to say: the text, a text file, or - for standard input.")],
+        face: Annotated[
+            str | None, typer.Option(help="Photo of a face to give a voice to (- for standard input).")
+        ] = None,
+        voice: Annotated[str | None, typer.Option(help="Recording to take the voice from, instead of a face.")] = None,
+        out: Annotated[
+            str, typer.Option("--out", "-o", help="Sound to write (.wav, .flac, .ogg; - for standard output).")
+        ] = "speech.wav",
+        speed: Annotated[float, typer.Option(min=0.5, max=2.0, help="Speaking rate: 0.5 slow, 2 fast.")] = 1.0,
+        pitch: Annotated[float, typer.Option(min=-12, max=12, help="Semitones up or down.")] = 0.0,
+        seed: Annotated[int, typer.Option(help="Of the noise in hissing sounds.")] = 0,
+        face_index: Annotated[
+            int | None, typer.Option(min=0, help="Which face of a group picture, counted from the largest (0).")
+        ] = None,
+        no_detect: Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")] = False,
+        watermark: Annotated[
+            bool, typer.Option("--watermark/--no-watermark", help="Inaudible mark that the speech is generated.")
+        ] = True,
+        bundle: BundleOption = "starter",
+        device: Device = "auto",
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Speak a text in a voice that suits a face, or in the voice of a recording.
+
+        Examples:
+
+            crossmodal speak "Good morning." --face photo.jpg -o hello.wav
+
+            crossmodal speak letter.txt --voice me.mp3 --speed 0.9 -o letter.wav
+        """
+        if (face is None) == (voice is None):
+            raise typer.BadParameter("give either --face PHOTO or --voice RECORDING", param_hint="--face / --voice")
+        if text == "-" and "-" in (face, voice):
+            raise typer.BadParameter("text and voice cannot both come from standard input", param_hint="TEXT")
+        show_warnings(quiet)
+        check_output(out, SOUNDS)
+        content = _read_text(text)
+        from crossmodal import text as front_end
+
+        front_end.sentences(content)  # an empty text fails before the models load
+        with working("loading the models", quiet=quiet):
+            from crossmodal.face2speech import Face2Speech, as_dict
+
+            journey = Face2Speech.from_pretrained(bundle, device=device)
+        with working("speaking", quiet=quiet):
+            speech = journey.speak(
+                content,
+                face=face,
+                voice=voice,
+                speed=speed,
+                pitch=pitch,
+                seed=seed,
+                index=face_index,
+                no_detect=no_detect,
+            )
+            write_output(out, ".wav", lambda path: speech.save(path, watermark=watermark))
+        if json:
+            print_json({"output": out, "watermark": watermark, "embedding": speech.embedding, **as_dict(speech)})
+        elif out != "-":
+            say(f"wrote {out} ({speech.seconds:.1f} s)", quiet=quiet)

@@ -1,0 +1,160 @@
+"""Face + text → speech: a photo chooses the voice, any text is spoken in it.
+
+After Goto et al., "Face2Speech", Interspeech 2020. The voice is one that suits the face, not that of the person in the
+photo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossmodal.config import AudioConfig
+from crossmodal.errors import ConfigError
+from crossmodal.journey import Journey
+
+if TYPE_CHECKING:
+    import torch
+
+SENTENCE_PAUSE = 0.22
+"""Seconds of silence between two sentences of one text."""
+
+
+@dataclass
+class Speech:
+    """Generated speech."""
+
+    waveform: np.ndarray
+    """``(T,)`` float32 in [−1, 1]."""
+    sample_rate: int
+    embedding: torch.Tensor
+    """``(256,)`` speaker embedding it was spoken with."""
+    text: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What made it; written into the file."""
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.waveform) / self.sample_rate
+
+    def save(self, path: str | Path, *, watermark: bool = True) -> Path:
+        """Write WAV, FLAC or Ogg by suffix, watermarked and marked as generated; whole or not at all.
+
+        Raises:
+            WatermarkError: the watermarker is missing or broken; pass ``watermark=False`` to do without it.
+            OutputError: the file cannot be written.
+        """
+        from crossmodal.provenance import save_speech
+
+        save_speech(path, self.waveform, self.sample_rate, watermark=watermark, details=self.details)
+        return Path(path)
+
+
+class Face2Speech(Journey):
+    """Speak in a voice that suits a face, or in the voice of a recording.
+
+    >>> f2s = Face2Speech.from_pretrained()                                        # doctest: +SKIP
+    >>> f2s("face.jpg", "Good morning.").save("hello.wav")                         # doctest: +SKIP
+    >>> f2s.speak("Good morning.", voice="reference.wav").save("hello.wav")        # doctest: +SKIP
+    """
+
+    def __call__(self, face: Any, text: str, **options: Any) -> Speech:
+        """Speak ``text`` in a voice that suits ``face``; ``options`` as in :meth:`speak`."""
+        return self.speak(text, face=face, **options)
+
+    def speak(
+        self,
+        text: str,
+        *,
+        face: Any = None,
+        voice: Any = None,
+        embedding: torch.Tensor | None = None,
+        speed: float = 1.0,
+        pitch: float = 0.0,
+        seed: int = 0,
+        index: int | None = None,
+        no_detect: bool = False,
+    ) -> Speech:
+        """Text in the voice of exactly one of ``face``, ``voice`` or ``embedding``.
+
+        Args:
+            text: any English text; numbers, dates and abbreviations are read out, long texts are split at sentences.
+            face: a photo (file, ``-``, PIL image, array). ``index`` chooses among several faces, ``no_detect`` takes
+                the whole picture for the face.
+            voice: a recording to take the voice from.
+            embedding: a ``(256,)`` speaker embedding.
+            speed: 0.5 (slow) to 2 (fast).
+            pitch: semitones, −12 to 12.
+            seed: of the noise in unvoiced sounds; the same seed gives the same samples.
+
+        Raises:
+            TextError: the text is empty or holds nothing that can be spoken.
+            ImageError, AudioError: the photo or the recording cannot be used.
+        """
+        import torch
+
+        from crossmodal import text as front_end
+
+        if sum(given is not None for given in (face, voice, embedding)) != 1:
+            raise ConfigError("give exactly one of face, voice or embedding", source="speak")
+        if not 0.5 <= speed <= 2.0:
+            raise ConfigError(f"speed {speed} is out of range", source="speak", remedy="use 0.5 to 2")
+        if not -12.0 <= pitch <= 12.0:
+            raise ConfigError(f"pitch {pitch} is out of range", source="speak", remedy="use -12 to 12 semitones")
+        encoded = [front_end.encode(sentence) for sentence in front_end.sentences(text)]  # before any network runs
+        if embedding is None:
+            embedding = (
+                self.voice_embedding(voice)
+                if face is None
+                else self.face_embedding(face, index=index, no_detect=no_detect)
+            )
+        acoustic, vocoder = self.module("acoustic"), self.module("vocoder")
+        parts: list[np.ndarray] = []
+        with torch.inference_mode():
+            for tokens in encoded:
+                spoken = acoustic.infer(tokens, embedding.to(self.device), speed=speed, pitch=pitch, seed=seed)
+                waveform = vocoder(spoken.mel[None], spoken.f0[None])[0]  # (T,)
+                parts.append(waveform.float().cpu().numpy())
+        rate = AudioConfig().sample_rate
+        return Speech(
+            waveform=join(parts, rate, pause=SENTENCE_PAUSE / speed),
+            sample_rate=rate,
+            embedding=embedding,
+            text=text,
+            details={
+                "journey": "face + text → speech" if face is not None else "voice + text → speech",
+                "bundle": f"{self.bundle.info.name} {self.bundle.info.version}",
+                "seed": seed,
+            },
+        )
+
+
+def join(parts: list[np.ndarray], sample_rate: int, *, pause: float) -> np.ndarray:
+    """Sentences ``(T_i,)`` → one waveform ``(T,)`` with silence between, without clicks.
+
+    Each edge is faded over 5 ms, so that no step reaches the silence; the whole is lowered if it would clip.
+    """
+    fade = max(1, int(0.005 * sample_rate))
+    silence = np.zeros(int(pause * sample_rate), dtype=np.float32)
+    joined: list[np.ndarray] = []
+    for part in parts:
+        faded = part.astype(np.float32, copy=True)
+        ramp = np.linspace(0.0, 1.0, min(fade, len(faded) // 2), dtype=np.float32)
+        if len(ramp):
+            faded[: len(ramp)] *= ramp
+            faded[-len(ramp) :] *= ramp[::-1]
+        joined += [silence, faded] if joined else [faded]
+    waveform = np.concatenate(joined) if joined else silence
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return waveform * (0.98 / peak) if peak > 0.98 else waveform
+
+
+def as_dict(speech: Speech) -> dict[str, Any]:
+    """What ``--json`` prints of a speech: everything but the samples."""
+    fields = {f.name: getattr(speech, f.name) for f in dataclasses.fields(speech) if f.name in ("sample_rate", "text")}
+    return {**fields, "seconds": round(speech.seconds, 3), **speech.details}

@@ -1,0 +1,193 @@
+"""What both journeys share: a bundle, a device, networks loaded when first needed, and the one embedding.
+
+A voice enters the shared space through the speaker encoder, a face through the face encoder; speaking, drawing and
+matching all start from the vector they return.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from crossmodal.bundle import Bundle
+from crossmodal.errors import DependencyError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from crossmodal.faces import FaceChip
+
+Self = TypeVar("Self", bound="Journey")
+Kind = Literal["voice", "face"]
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """``auto`` → CUDA when there is one, else CPU.
+
+    Raises:
+        DependencyError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DependencyError(f"unknown device '{device}'", remedy="use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DependencyError("no CUDA device is available", source=device, remedy="use --device cpu")
+    return chosen
+
+
+def sniff(source: Any) -> Kind:
+    """Tell a face from a voice by content: what Pillow recognises is a face, everything else is taken for a voice."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(source, Image.Image):
+        return "face"
+    if isinstance(source, str | Path | io.IOBase | io.BytesIO):
+        try:
+            with Image.open(source):
+                return "face"
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            is_heif = False
+            if isinstance(source, str | Path) and Path(source).is_file():
+                with open(source, "rb") as file:
+                    head = file.read(32)
+                is_heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif", b"hevc")
+            return "face" if is_heif else "voice"
+        finally:
+            if isinstance(source, io.IOBase | io.BytesIO) and source.seekable():
+                source.seek(0)
+    return "face" if np.ndim(source) >= 2 and np.shape(source)[-1] in (3, 4) else "voice"
+
+
+def read_stdin(source: Any) -> Any:
+    """``-`` → the bytes of standard input as a file object; anything else unchanged."""
+    return io.BytesIO(sys.stdin.buffer.read()) if isinstance(source, str) and source == "-" else source
+
+
+@dataclass(frozen=True)
+class Match:
+    """How alike two voices, two faces, or a voice and a face are in the shared embedding."""
+
+    cosine: float
+    kinds: tuple[Kind, Kind]
+    percentile: float | None
+    """Share (0–1) of pairs of *different* people of these kinds that are less alike; ``None`` without calibration."""
+    floor: float | None
+    """Mean cosine of different people of these kinds."""
+    same: float | None
+    """Mean cosine of the same person, where that could be measured; never for a voice and a face."""
+
+    @property
+    def reading(self) -> str:
+        """The figure in words, against its floor."""
+        if self.floor is None or self.percentile is None:
+            return f"cosine {self.cosine:.2f} (this bundle has no calibration to compare with)"
+        text = f"cosine {self.cosine:.2f}; different people average {self.floor:.2f}"
+        if self.same is not None:
+            text += f", the same person {self.same:.2f}"
+        text += f"; more alike than {100 * self.percentile:.0f} % of different pairs"
+        if self.kinds[0] != self.kinds[1]:
+            text += (
+                ". A face and a voice share little beyond how masculine or feminine they seem: this identifies no one"
+            )
+        return text
+
+
+class Journey:
+    """A bundle on a device. Subclasses are the two directions; both can embed and match."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        self.bundle = bundle
+        self.device = resolve_device(device)
+        self._modules: dict[str, nn.Module] = {}
+
+    @classmethod
+    def from_pretrained(cls: type[Self], source: str | Path | None = None, *, device: str = "auto") -> Self:
+        """Open the starter (default), a bundle folder, or a Hugging Face Hub id.
+
+        Raises:
+            BundleError: there is no such bundle or it is damaged.
+        """
+        return cls(Bundle.open(source), device)
+
+    def module(self, role: str) -> Any:
+        """The network of ``role`` (see :data:`crossmodal.bundle.ROLES`), loaded on first use."""
+        if role not in self._modules:
+            self._modules[role] = self.bundle.load(role, self.device)
+        return self._modules[role]
+
+    def voice_embedding(self, voice: Any, *, sample_rate: int | None = None) -> torch.Tensor:
+        """Speech → ``(256,)`` unit vector on the CPU.
+
+        Args:
+            voice: a file of any kind with sound in it, ``-``, an array or a tensor ``(T,)`` with its ``sample_rate``.
+
+        Raises:
+            AudioError: the sound cannot be read or holds less than half a second of speech.
+        """
+        import torch
+
+        from crossmodal import audio
+
+        waveform = audio.load_speech(read_stdin(voice), sample_rate=sample_rate)
+        with torch.inference_mode():
+            return self.module("speaker-encoder").embed(waveform).float().cpu().clone()
+
+    def read_face(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
+        """Photo → the aligned chip that the bundle's face-feature network wants.
+
+        Raises:
+            NoFaceError: no face was found. ImageError: the picture cannot be read.
+        """
+        from crossmodal import faces
+
+        return faces.read_face(read_stdin(photo), self.module("face-features").space, index=index, no_detect=no_detect)
+
+    def face_feature(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> torch.Tensor:
+        """Photo → face feature ``(D,)`` on the CPU, in the space that the bundle's decoder reads."""
+        import torch
+
+        network = self.module("face-features")
+        chip = self.read_face(photo, index=index, no_detect=no_detect).chip
+        with torch.inference_mode():
+            return network(network.preprocess(chip[None]).to(self.device))[0].float().cpu().clone()
+
+    def face_embedding(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> torch.Tensor:
+        """Photo → ``(256,)`` unit vector in the speaker space, on the CPU."""
+        import torch
+
+        feature = self.face_feature(photo, index=index, no_detect=no_detect)
+        with torch.inference_mode():
+            return self.module("face-encoder")(feature[None].to(self.device))[0].float().cpu().clone()
+
+    def embed(self, source: Any, *, kind: Kind | None = None, index: int | None = None) -> tuple[Kind, torch.Tensor]:
+        """Embed a voice or a face, told apart by content unless ``kind`` says so → (kind, ``(256,)``)."""
+        source = read_stdin(source)
+        kind = kind or sniff(source)
+        return kind, self.voice_embedding(source) if kind == "voice" else self.face_embedding(source, index=index)
+
+    def match(self, one: Any, other: Any) -> Match:
+        """Compare any two of voice and face, and say what the cosine means."""
+        (kind_one, a), (kind_other, b) = self.embed(one), self.embed(other)
+        cosine = float(a @ b)
+        kinds: tuple[Kind, Kind] = (kind_one, kind_other)
+        known = self.bundle.calibration().get("-".join(sorted(kinds)))
+        if not known:
+            return Match(cosine, kinds, None, None, None)
+        quantiles = np.asarray(known["different"]["quantiles"], dtype=float)
+        levels = np.linspace(0.0, 1.0, len(quantiles))
+        percentile = float(np.interp(cosine, quantiles, levels, left=0.0, right=1.0))
+        same = known.get("same")
+        return Match(
+            cosine, kinds, percentile, float(known["different"]["mean"]), float(same["mean"]) if same else None
+        )

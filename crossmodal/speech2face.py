@@ -1,0 +1,139 @@
+"""Speech → face: a voice goes in, one or several plausible faces come out (Oh et al., "Speech2Face", CVPR 2019).
+
+The face is what the voice makes likely, not who is speaking: nobody can be identified from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from crossmodal.errors import BundleError, ConfigError
+from crossmodal.journey import Journey, read_stdin
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Route = Literal["auto", "embedding", "spectrogram"]
+
+
+@dataclass
+class Face:
+    """A generated face."""
+
+    image: Image.Image
+    """RGB picture: frontal, neutral, evenly lit."""
+    landmarks: np.ndarray
+    """``(L, 2)`` points in pixels of :attr:`image`."""
+    feature: torch.Tensor
+    """``(D,)`` face feature it was drawn from."""
+    embedding: torch.Tensor | None = None
+    """``(256,)`` speaker embedding of the voice; ``None`` for a photo."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What made it; written into the file."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture (PNG, JPEG or WebP by suffix), marked as generated; whole or not at all."""
+        from crossmodal.provenance import save_image
+
+        save_image(path, self.image, self.details)
+        return Path(path)
+
+
+class Speech2Face(Journey):
+    """Draw a face for a voice.
+
+    >>> s2f = Speech2Face.from_pretrained()                   # doctest: +SKIP
+    >>> s2f("voice.wav").save("face.png")                     # doctest: +SKIP
+    >>> four = s2f("voice.wav", n=4, seed=1)                  # doctest: +SKIP
+    """
+
+    @overload
+    def __call__(self, voice: Any, *, seed: int = ..., route: Route = ..., sample_rate: int | None = ...) -> Face: ...
+    @overload
+    def __call__(
+        self, voice: Any, *, n: int, seed: int = ..., route: Route = ..., sample_rate: int | None = ...
+    ) -> list[Face]: ...
+    def __call__(
+        self,
+        voice: Any,
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        route: Route = "auto",
+        sample_rate: int | None = None,
+    ) -> Face | list[Face]:
+        """Voice → the most likely face, or ``n`` different plausible ones.
+
+        Args:
+            voice: any file with sound, ``-``, or an array ``(T,)`` with its ``sample_rate``.
+            n: how many hypotheses; ``None`` gives one :class:`Face`, a number a list. The first is the most likely.
+            seed: chooses the further hypotheses; the same seed gives the same faces.
+            route: ``embedding`` (speaker embedding → feature head), ``spectrogram`` (the published voice encoder), or
+                ``auto`` (what the bundle has, the embedding first). Only ``embedding`` draws several hypotheses.
+
+        Raises:
+            AudioError: the sound cannot be read or holds too little speech.
+            BundleError: the bundle lacks a network that the route needs.
+        """
+        import torch
+
+        from crossmodal import audio
+
+        if n is not None and not 1 <= n <= 64:
+            raise ConfigError(f"{n} hypotheses asked for", source="n", remedy="ask for 1 to 64")
+        if route == "auto":
+            route = "embedding" if "feature-head" in self.bundle else "spectrogram"
+        waveform = audio.load_speech(read_stdin(voice), sample_rate=sample_rate)
+        with torch.inference_mode():
+            embedding = self.module("speaker-encoder").embed(waveform).float().to(self.device)
+            if route == "embedding":
+                head = self.module("feature-head")
+                features = head.mode(embedding[None])  # (1, D)
+                if n is not None and n > 1:
+                    generator = torch.Generator().manual_seed(seed)
+                    features = head.sample(embedding[None], n, generator=generator)[0]  # (n, D)
+            else:
+                if n is not None and n > 1:
+                    raise BundleError("the spectrogram route draws one face only", remedy="use the embedding route")
+                spectrogram = audio.complex_spectrogram(torch.from_numpy(waveform).to(self.device))
+                features = self.module("voice-encoder")(spectrogram.reshape(1, *spectrogram.shape[-3:]))
+        faces = self.decode(features, embedding=embedding.cpu(), details={"journey": "speech → face", "seed": seed})
+        return faces if n is not None else faces[0]
+
+    def reface(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> Face:
+        """Photo → face feature → canonical face: what the decoder makes of a known face.
+
+        Raises:
+            ImageError: the picture cannot be read or shows no face.
+        """
+        feature = self.face_feature(photo, index=index, no_detect=no_detect)
+        return self.decode(feature[None], details={"journey": "photo → canonical face"})[0]
+
+    def decode(
+        self, features: torch.Tensor, *, embedding: torch.Tensor | None = None, details: dict[str, Any] | None = None
+    ) -> list[Face]:
+        """Face features ``(B, D)`` → faces."""
+        import torch
+        from PIL import Image
+
+        with torch.inference_mode():
+            decoded = self.module("face-decoder")(features.to(self.device))
+        pixels = (decoded.image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+        made_by = {"bundle": f"{self.bundle.info.name} {self.bundle.info.version}", **(details or {})}
+        return [
+            Face(
+                image=Image.fromarray(picture),
+                landmarks=points,
+                feature=feature.clone(),
+                embedding=embedding,
+                details={**made_by, "hypothesis": i} if len(pixels) > 1 else made_by,
+            )
+            for i, (picture, points, feature) in enumerate(
+                zip(pixels, decoded.landmarks.cpu().numpy(), features.float().cpu(), strict=True)
+            )
+        ]
