@@ -1,0 +1,32 @@
+# `make tour` shows everything on examples, `make test` runs the tests; both create .venv when it is not there.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install tour test lint bench clean
+
+install: $(VENV)/.installed
+
+# Installed again whenever the dependencies change.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+tour: install
+	$(BIN)/crossmodal tour --out tour
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/crossmodal bench
+
+clean:
+	rm -rf $(VENV) build dist tour *.egg-info

@@ -1,0 +1,75 @@
+"""``crossmodal models``: what is installed, what is in it, whether it is whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from crossmodal.cli.common import Json, print_json, say
+
+Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hugging Face Hub id user/repo.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group."""
+    group = typer.Typer(no_args_is_help=True, help="List, inspect, verify and export bundles of models.")
+    app.add_typer(group, name="models")
+
+    @group.command("list")
+    def list_(json: Json = False) -> None:
+        """List the bundles that open without a network."""
+        from crossmodal.bundle import list_bundles
+
+        names = list_bundles()
+        if json:
+            print_json({"bundles": names})
+        else:
+            typer.echo("\n".join(names) if names else "none installed")
+
+    @group.command()
+    def info(
+        source: Source = "starter",
+        card: Annotated[bool, typer.Option("--card", help="Print the model card.")] = False,
+        json: Json = False,
+    ) -> None:
+        """Show the modules of a bundle, their spaces and sizes, or its model card."""
+        from crossmodal.bundle import ROLES, Bundle
+        from crossmodal.config import to_dict
+
+        bundle = Bundle.open(source)
+        if card:
+            typer.echo(bundle.file("README.md").read_text(encoding="utf-8"))
+        elif json:
+            print_json({"folder": bundle.folder, **to_dict(bundle.info)})
+        else:
+            from rich.console import Console
+            from rich.table import Table
+
+            table = Table(title=f"{bundle.info.name} {bundle.info.version} in {bundle.folder}")
+            for column in ("role", "network", "what it does", "reads", "writes", "parameters", "weights"):
+                table.add_column(column, justify="right" if column in ("parameters", "weights") else "left")
+            for role, m in bundle.info.modules.items():
+                size = f"{bundle.info.files[m.weights].bytes / 1e6:.1f} MB" if m.weights else f"in {m.package}"
+                table.add_row(role, m.kind, ROLES[role], m.input_space, m.output_space, f"{m.parameters:,}", size)
+            Console().print(table)
+
+    @group.command()
+    def verify(source: Source = "starter", json: Json = False) -> None:
+        """Check every file of a bundle against its SHA-256, and that its modules fit together."""
+        from crossmodal.bundle import Bundle
+
+        checked = Bundle.open(source).verify()
+        if json:
+            print_json({"verified": checked})
+        else:
+            say(f"{len(checked)} files verified")
+
+    @group.command()
+    def export(
+        folder: Annotated[str, typer.Argument(help="New folder to write.")],
+        source: Annotated[str, typer.Option("--from", help="Bundle to copy.")] = "starter",
+    ) -> None:
+        """Copy a bundle to a folder of its own, to change it or to put it on a hub."""
+        from crossmodal.bundle import Bundle
+
+        say(f"wrote {Bundle.open(source).export(folder)}")
