@@ -1,0 +1,18 @@
+"""Names of embedding spaces: ``<network>-<components>``, for example ``ge2e-256`` or ``dlib-128``."""
+
+from __future__ import annotations
+
+from crossmodal.errors import ConfigError
+
+
+def space_size(name: str) -> int:
+    """Components of a vector in the embedding space ``name`` (128 for ``dlib-128``).
+
+    Raises:
+        ConfigError: the name does not end in a dash and a positive number.
+    """
+    _, dash, size = name.rpartition("-")
+    if not (dash and size.isdigit() and int(size) > 0):
+        remedy = "write <network>-<components>, for example dlib-128"
+        raise ConfigError("is not the name of an embedding space", source=repr(name), remedy=remedy)
+    return int(size)
