@@ -14,7 +14,23 @@ from typing import Any
 from crossmodal.data.manifest import Manifest, Row
 from crossmodal.errors import DataError
 
-NAMES = ("an4", "arctic", "grid", "kathleen", "librispeech", "london_faces")
+NAMES = (
+    "an4",
+    "arctic",
+    "avspeech",
+    "folder",
+    "grid",
+    "hq_voxceleb",
+    "kathleen",
+    "librispeech",
+    "libritts",
+    "london_faces",
+    "mav_celeb",
+    "vctk",
+    "vggface2",
+    "voxceleb1",
+    "voxceleb2",
+)
 
 
 def preparer(name: str) -> Callable[..., Iterator[Row]]:

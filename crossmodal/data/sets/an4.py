@@ -1,7 +1,8 @@
 """AN4, the CMU census data: spelled words and digits of 84 people, close-talking microphone.
 
 Layout: ``wav/an4_clstk/<speaker>/<utterance>-<speaker>-b.{sph,raw,wav,...}`` (and ``an4test_clstk``), transcripts in
-``etc/an4_{train,test}.transcription`` as ``<s> YES </s> (an251-fash-b)``. Speaker ids start with ``f`` or ``m``.
+``etc/an4_{train,test}.transcription`` as ``<s> YES </s> (an251-fash-b)``. Speaker ids start with ``f`` or ``m``; a
+second session of the same person has a 2 after the id (``mdcs``, ``mdcs2``), so both share ``attributes["identity"]``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _LINE = re.compile(r"^(.*)\(([^()\s]+)\)\s*$")
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """Rows of both parts, as far as they are there; the part is kept in ``attributes["split"]``.
+    """Rows of both parts, as far as they are there; ``attributes["part"]`` says which.
 
     Raises:
         DataError: no folder.
@@ -29,8 +30,8 @@ def rows(root: Path) -> Iterator[Row]:
         for line in read_text(transcript).splitlines():
             if match := _LINE.match(line.strip()):
                 texts[match[2]] = re.sub(r"</?s>", "", match[1]).strip()
-    for part, split in (("an4_clstk", "train"), ("an4test_clstk", "test")):
-        folder = root / "wav" / part
+    for folder_name, part in (("an4_clstk", "train"), ("an4test_clstk", "test")):
+        folder = root / "wav" / folder_name
         if not folder.is_dir():
             continue
         for audio in files(folder, AUDIO):
@@ -41,6 +42,6 @@ def rows(root: Path) -> Iterator[Row]:
                 speaker=speaker,
                 audio=audio,
                 text=texts.get(audio.stem),
-                attributes=known(gender=speaker[:1], split=split),
+                attributes=known(gender=speaker[:1], part=part, identity=f"an4/{speaker.rstrip('2')}"),
                 licence=LICENCE,
             )

@@ -1,4 +1,4 @@
-"""Kathleen (rhasspy ``dataset-voice-kathleen``): a US woman reading the ARCTIC sentences, laid out like an ARCTIC voice.
+"""Kathleen (rhasspy dataset-voice-kathleen): a US woman reading the ARCTIC sentences, laid out like an ARCTIC voice.
 
 Layout: ``wav/arctic_a0001.flac`` and ``etc/txt.done.data``.
 """

@@ -55,13 +55,15 @@ def rows(root: Path) -> Iterator[Row]:
         if len(parts) != 3 or not all(part.isdigit() for part in parts):
             continue
         inside = audio.relative_to(root).parts
-        split = inside[0] if len(inside) in (2, 4) else root.name
+        part = inside[0] if len(inside) in (2, 4) else root.name
         yield Row(
             id=f"librispeech/{parts[0]}/{audio.stem}",
             corpus="librispeech",
             speaker=parts[0],
             audio=audio,
             text=texts.get(audio.stem),
-            attributes=known(**readers.get(parts[0], {}), split=split, chapter=parts[1]),
+            attributes=known(
+                **readers.get(parts[0], {}), part=part, chapter=parts[1], identity=f"librispeech/{parts[0]}"
+            ),
             licence=LICENCE,
         )

@@ -1,8 +1,8 @@
 """Face Research Lab London Set (DeBruine & Jones 2017, doi 10.6084/m9.figshare.5047666), CC BY 4.0: 102 people.
 
 Layout: ``neutral_front/NNN_03.jpg`` and ``smiling_front/NNN_08.jpg`` (and other views, if they are there), a
-Psychomorph template ``NNN_03.tem`` beside some of them, and ``london_faces_info.csv`` with age, gender and ethnicity as
-the people gave them.
+Psychomorph template ``NNN_03.tem`` beside some of them, and ``london_faces_info.csv`` with age, gender and ethnicity
+as the people gave them.
 """
 
 from __future__ import annotations
