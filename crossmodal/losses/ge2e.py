@@ -96,14 +96,14 @@ class _ScaledCosine(nn.Module):
         super().__init__()
         if weight <= 0:
             raise ConfigError(f"weight must be positive, got {weight}", source="GE2E")
-        # w = exp(log w) stays positive without clamping
-        self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+        # w = softplus(raw) stays positive without clamping, and moves as w itself would while it is well above 1
+        self.raw_weight = nn.Parameter(torch.tensor(weight + math.log(-math.expm1(-weight))))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     @property
     def weight(self) -> Tensor:
         """w."""
-        return self.log_weight.exp()
+        return F.softplus(self.raw_weight)
 
     def scale(self, cosine: Tensor) -> Tensor:
         """S, of the shape of ``cosine``."""
