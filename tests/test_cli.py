@@ -1,0 +1,187 @@
+"""The command line: results, exit codes, one-line errors, and a fast start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from crossmodal import __version__, audio
+from tests.debug_bundle import write_debug_bundle
+from tests.generated import drawn_face, sung_voice
+
+COMMANDS = [
+    "face",
+    "speak",
+    "reface",
+    "embed",
+    "match",
+    "tour",
+    "detect",
+    "models",
+    "doctor",
+    "bench",
+    "train",
+    "prepare",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_debug_bundle(folder / "bundle")
+    audio.save_wav(folder / "voice.wav", sung_voice(3.0, 120.0, seed=0), 16_000)
+    drawn_face(320, seed=0).save(folder / "face.png")
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch):
+    """Run a command in an empty folder → result; ``b`` appends the debug bundle."""
+    from crossmodal.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("voice.wav", "face.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+
+    def call(*arguments: str, bundle: bool = True, stdin: bytes | None = None):
+        extra = ["--bundle", str(folder / "bundle"), "--device", "cpu"] if bundle else []
+        return CliRunner().invoke(app, [*arguments, *extra], input=stdin)
+
+    return call
+
+
+def test_every_command_has_help(run):
+    for command in COMMANDS:
+        result = run(command, "--help", bundle=False)
+        assert result.exit_code == 0, (command, result.output)
+        assert len(result.output) > 200, command
+    assert run("--version", bundle=False).output.strip() == f"crossmodal {__version__}"
+
+
+def test_face_writes_a_picture(run):
+    result = run("face", "voice.wav", "-o", "f.png")
+    assert result.exit_code == 0, result.output
+    with Image.open("f.png") as picture:
+        assert picture.mode == "RGB"
+
+
+def test_several_faces_come_with_a_contact_sheet(run):
+    result = run("face", "voice.wav", "voice.wav", "-n", "2", "-o", "f.png", "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert sorted(content["outputs"]) == ["f-1.png", "f-2.png", "f-3.png", "f-4.png", "f.png"]
+    assert all(Path(name).is_file() for name in content["outputs"])
+    assert len(content["faces"]) == 4
+    assert len(content["faces"][0]["feature"]) == 128
+
+
+def test_speak_with_a_face_and_with_a_voice(run):
+    assert run("speak", "Hello.", "--face", "face.png", "-o", "a.wav", "--no-watermark").exit_code == 0
+    Path("text.txt").write_text("Hello from a file.")
+    result = run("speak", "text.txt", "--voice", "voice.wav", "-o", "b.wav", "--no-watermark", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["text"] == "Hello from a file."
+    result = run("speak", "-", "--voice", "voice.wav", "-o", "c.wav", "--no-watermark", stdin=b"Good day.")
+    assert result.exit_code == 0, result.output
+    assert len(audio.load("c.wav")) > 1600
+
+
+def test_standard_output_is_the_file(run):
+    result = run("reface", "face.png", "-o", "-", "--quiet")
+    assert result.exit_code == 0
+    assert result.stdout_bytes.startswith(b"\x89PNG")
+
+
+def test_embed_and_match(run):
+    result = run("embed", "voice.wav", "face.png", "-o", "e.npz", "--json")
+    assert result.exit_code == 0, result.output
+    stored = np.load("e.npz")
+    assert stored["kinds"].tolist() == ["voice", "face"]
+    assert stored["embeddings"].shape == (2, 256)
+    result = run("match", "voice.wav", "voice.wav", "--json")
+    assert json.loads(result.stdout)["cosine"] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("face", "absent.wav"), "absent.wav"),
+        (("face", "text.wav"), "text.wav"),
+        (("face", "face.png"), "face.png"),
+        (("speak", "", "--face", "face.png"), "empty"),
+        (("speak", "?!", "--face", "face.png"), ""),
+        (("speak", "Hi.", "--face", "lawn.png"), "no face found in lawn.png (200×120)"),
+        (("speak", "Hi.", "--face", "voice.wav"), "voice.wav"),
+        (("speak", "Hi.", "--face", "face.png", "--face-index", "7"), "face.png"),
+        (("reface", "face.png", "-o", "nowhere/x.png"), "nowhere"),
+        (("reface", "face.png", "-o", "x.bmp"), "unknown format '.bmp'"),
+        (("reface", "face.png", "-o", "."), "is a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(run, arguments, message):
+    Path("text.wav").write_text("this is a text")
+    Image.new("RGB", (200, 120), (10, 120, 10)).save("lawn.png")
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("speak", "Hi."),
+        ("speak", "Hi.", "--face", "face.png", "--voice", "voice.wav"),
+        ("speak", "Hi.", "--face", "face.png", "--speed", "9"),
+        ("face",),
+        ("face", "voice.wav", "-n", "0"),
+        ("face", "voice.wav", "--route", "x"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(run, arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_models(run, folder):
+    bundle = str(folder / "bundle")
+    result = run("models", "info", bundle, "--json", bundle=False)
+    assert result.exit_code == 0
+    assert set(json.loads(result.stdout)["modules"]) >= {"face-decoder", "acoustic"}
+    assert "Random weights" in run("models", "info", bundle, "--card", bundle=False).stdout
+    assert run("models", "info", bundle, bundle=False).exit_code == 0
+    assert run("models", "verify", bundle, bundle=False).exit_code == 0
+    assert run("models", "export", "copy", "--from", bundle, bundle=False).exit_code == 0
+    assert (Path("copy") / "bundle.yaml").is_file()
+    result = run("models", "export", "copy", "--from", bundle, bundle=False)
+    assert result.exit_code == 1
+    assert "exists already" in result.stderr
+
+
+def test_tour_is_one_self_contained_page(run):
+    result = run("tour", "-o", "t", "--voice", "voice.wav", "--photo", "face.png", "--text", "Hello.")
+    assert result.exit_code == 0, result.output
+    page = Path("t/tour.html").read_text()
+    assert page.count("data:image/png") >= 6
+    assert page.count("data:audio/wav") >= 2
+    assert "src='http" not in page
+    assert {"face-from-voice.png", "speech-from-face.wav"} <= {p.name for p in Path("t").iterdir()}
+
+
+def test_start_imports_nothing_heavy():
+    code = (
+        "import sys, crossmodal; a = set(sys.modules)\n"
+        "import crossmodal.cli.app; b = set(sys.modules)\n"
+        "heavy = {'torch', 'librosa', 'transformers', 'TTS', 'pandas', 'scipy', 'PIL', 'numpy'}\n"
+        "print(sorted(heavy & a), sorted(heavy & b))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[] []"
