@@ -179,7 +179,7 @@ class SpeakerEncoder(nn.Module):
                 raise AudioError("holds NaN or infinite samples", source=source, remedy="load it with audio.load")
             starts = partial_starts(signal.numel(), self.config)
             missing = (starts[-1] + window) * HOP - signal.numel()
-            mel = speaker_mel(F.pad(raise_volume(signal), (0, max(missing, 0))))[0]  # (F, M)
+            mel = speaker_mel(F.pad(raise_volume(signal), (0, max(missing, 0)))[None])[0]  # (F, M)
             partials += [mel[start : start + window] for start in starts]
             owners += [index] * len(starts)
         if not partials:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossmodal.audio import complex_spectrogram
+from crossmodal.audio import complex_spectrogram, fit_length
 from crossmodal.config import AudioConfig
 from crossmodal.errors import AudioError, BundleError, ConfigError
 from crossmodal.models.pooling import Pooling, make_pooling
@@ -102,9 +102,10 @@ class ConvVoiceEncoder(nn.Module):
         return size
 
     @staticmethod
-    def features(waveform: Tensor) -> Tensor:
-        """Waveforms ``(B, T)`` at 16 kHz → power-law compressed complex spectrograms ``(B, 2, F, 257)``."""
-        return complex_spectrogram(waveform)
+    def features(waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
+        """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (``None``: as they are) → power-law compressed
+        complex spectrograms ``(B, 2, F, 257)``."""
+        return complex_spectrogram(waveform, seconds=seconds)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Spectrograms ``(B, 2, F, 257)``, one second or longer → face features ``(B, D)``.
@@ -234,10 +235,13 @@ class ASTVoiceEncoder(nn.Module):
         encoder.transformer.load_state_dict(transformer.state_dict())
         return encoder
 
-    def features(self, waveform: Tensor) -> Tensor:
-        """Waveforms ``(B, T)`` at 16 kHz → AST's normalised Kaldi log-mels ``(B, F, n_mels)``, 10 ms a frame."""
+    def features(self, waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
+        """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (``None``: as they are) → AST's normalised
+        Kaldi log-mels ``(B, F, n_mels)``, 10 ms a frame."""
         from torchaudio.compliance.kaldi import fbank
 
+        if seconds is not None:
+            waveform = fit_length(waveform, round(seconds * AUDIO.sample_rate))
         mels = [
             fbank(w[None], sample_frequency=AUDIO.sample_rate, window_type="hanning", num_mel_bins=self.config.n_mels)
             for w in waveform.float()
