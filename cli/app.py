@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -20,7 +19,7 @@ _EVALUATE = ("evaluate_faces", "evaluate_speech", "evaluate_calibration")
 class _Group(TyperGroup):
     """Turns the library's errors into one line and exit code 1."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
         except CrossmodalError as error:

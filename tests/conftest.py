@@ -1,4 +1,4 @@
-"""Shared fixtures: generated voices and faces, and the folder of openly licensed development data where there is one."""
+"""Shared fixtures: the folder of openly licensed development data, where there is one."""
 
 from __future__ import annotations
 

@@ -119,11 +119,13 @@ def test_a_config_of_another_space_than_listed(bundle):
 
 
 def test_mismatched_spaces_are_refused_when_writing(tmp_path):
-    with pytest.raises(SpaceMismatchError, match=r"ge2e-256.*other-256"):
-        with BundleWriter(tmp_path / "m", name="m") as writer:
-            writer.add_external("speaker-encoder", "speaker-encoder", "resemblyzer", "pretrained.pt")
-            network = build("face-encoder-head", {"output_space": "other-256"}, size="debug")
-            writer.add("face-encoder", "face-encoder-head", network)
+    network = build("face-encoder-head", {"output_space": "other-256"}, size="debug")
+    with (
+        pytest.raises(SpaceMismatchError, match=r"ge2e-256.*other-256"),
+        BundleWriter(tmp_path / "m", name="m") as writer,
+    ):
+        writer.add_external("speaker-encoder", "speaker-encoder", "resemblyzer", "pretrained.pt")
+        writer.add("face-encoder", "face-encoder-head", network)
     assert not any(tmp_path.iterdir())
 
 
