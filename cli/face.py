@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from crossmodal.cli.common import (
     BundleOption,
     Device,
@@ -62,7 +63,6 @@ def register(app: typer.Typer) -> None:
         with working("loading the models", quiet=quiet):
             from crossmodal.pictures import contact_sheet
             from crossmodal.provenance import save_image
-
             from crossmodal.speech2face import Speech2Face
 
             journey = Speech2Face.from_pretrained(bundle, device=device)

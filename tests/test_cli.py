@@ -16,7 +16,21 @@ from crossmodal import __version__, audio
 from tests.debug_bundle import write_debug_bundle
 from tests.generated import drawn_face, sung_voice
 
-COMMANDS = "face speak reface embed match tour detect models doctor bench train prepare evaluate".split()
+COMMANDS = [
+    "face",
+    "speak",
+    "reface",
+    "embed",
+    "match",
+    "tour",
+    "detect",
+    "models",
+    "doctor",
+    "bench",
+    "train",
+    "prepare",
+    "evaluate",
+]
 
 
 @pytest.fixture(scope="module")
