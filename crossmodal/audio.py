@@ -8,19 +8,26 @@ tensors on any device, are differentiable, and keep their windows and filterbank
 from __future__ import annotations
 
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from crossmodal import media
 from crossmodal.config import AudioConfig
-from crossmodal.errors import AudioError, OutputError
+from crossmodal.errors import AudioError, InputWarning, NoSpeechError, OutputError
 from crossmodal.files import atomic_path
 
 CONFIG = AudioConfig()
 PITCH_FLOOR, PITCH_CEILING = 71.0, 600.0
 """Range of F0 in Hz that :func:`pitch` looks for; a lower floor takes the mains hum of recordings for a voice."""
+
+_SILENCE = 1e-4
+"""Peak below which a recording is silent (three steps of 16-bit PCM)."""
+_VAD_MS = 30
+_MAX_CHANNELS = 64
 
 
 # ---------------------------------------------------------------------------------------------- spectrograms
@@ -209,19 +216,165 @@ def pitch(waveform: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------------- loading, saving
 
 
-def load(source: Any, *, sample_rate: int | None = None) -> np.ndarray:
-    """Anything with sound in it → float32 mono 16 kHz ``(T,)`` in [-1, 1]."""
-    import soundfile
-    import soxr
+def load(source: Any, *, sample_rate: int | None = None, max_seconds: float | None = media.MAX_SECONDS) -> np.ndarray:
+    """Anything with sound in it → float32 mono 16 kHz ``(T,)`` in [-1, 1].
 
-    samples, rate = soundfile.read(str(source), dtype="float32", always_2d=True)
-    mono = samples.mean(axis=1)
-    return soxr.resample(mono, rate, CONFIG.sample_rate, "HQ") if rate != CONFIG.sample_rate else mono
+    Channels are averaged; sound beyond ±1 (floats, lossy codecs) is scaled down to fit.
+
+    Args:
+        source: path of any sound or video file, ``-`` (standard input), bytes, an open binary file, or an array or
+            tensor ``(T,)``, ``(C, T)`` or ``(T, C)`` (the shorter axis holds the channels) of floats in [-1, 1] or of
+            8-, 16- or 32-bit integers.
+        sample_rate: rate of an array or tensor in Hz; files say theirs.
+        max_seconds: longest sound to accept; ``None`` for no limit.
+
+    Raises:
+        UnreadableAudioError: no such file, a folder, empty, not audio, or nothing of it can be decoded.
+        NoAudioStreamError: a video without sound.
+        AudioError: NaN or infinite samples, an array of unknown rate or type, or longer than ``max_seconds``.
+
+    Warns:
+        InputWarning: the file ends early or is damaged in places, or the sound is clipped to a square wave.
+    """
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.dtype in (torch.bfloat16, torch.float16) else source).numpy()
+    if isinstance(source, np.ndarray | list | tuple):
+        name, samples, rate = "array", _from_array(np.asarray(source), sample_rate), int(sample_rate or 0)
+        if max_seconds is not None and len(samples) > max_seconds * rate:
+            raise AudioError(f"longer than {max_seconds:.0f} s", source=name, remedy="cut it or raise max_seconds")
+    else:
+        decoded = media.decode(source, max_seconds=max_seconds)
+        name, samples, rate = _name(source), decoded.samples, decoded.sample_rate
+    if not np.isfinite(samples).all():
+        raise AudioError("holds NaN or infinite samples", source=name, remedy="export it again")
+    samples = _fit_range(samples)
+    if _is_square(samples):
+        _warn(f"{name}: is clipped to a square wave: expect poor results; record it at a lower level")
+    return np.ascontiguousarray(_fit_range(media.resample(samples, rate, CONFIG.sample_rate)))
 
 
-def load_speech(source: Any, *, sample_rate: int | None = None, min_seconds: float = 0.5) -> np.ndarray:
-    """:func:`load`."""
-    return load(source, sample_rate=sample_rate)
+def load_speech(
+    source: Any,
+    *,
+    sample_rate: int | None = None,
+    min_seconds: float = 0.5,
+    max_seconds: float | None = media.MAX_SECONDS,
+) -> np.ndarray:
+    """:func:`load`, then keep the speech: pauses are shortened to a fraction of a second, silence at the ends goes.
+
+    Args:
+        source: as in :func:`load`.
+        sample_rate: as in :func:`load`.
+        min_seconds: least duration of speech that is enough.
+        max_seconds: as in :func:`load`.
+
+    Returns:
+        float32 ``(T,)`` of at least ``min_seconds``.
+
+    Raises:
+        NoSpeechError: silence, a steady tone, or less speech than ``min_seconds``.
+        AudioError: as in :func:`load`.
+    """
+    waveform = load(source, sample_rate=sample_rate, max_seconds=max_seconds)
+    name = "array" if isinstance(source, np.ndarray | torch.Tensor | list | tuple) else _name(source)
+    seconds = len(waveform) / CONFIG.sample_rate
+    if not len(waveform) or np.abs(waveform - waveform.mean()).max() < _SILENCE:
+        raise NoSpeechError(f"is silent ({seconds:.1f} s)", source=name, remedy="check the microphone or the track")
+    speech = waveform[voice_activity(waveform)]
+    if len(speech) < min_seconds * CONFIG.sample_rate:
+        raise NoSpeechError(
+            f"holds {len(speech) / CONFIG.sample_rate:.1f} s of speech in {seconds:.1f} s",
+            source=name,
+            remedy=f"record at least {min_seconds:g} s, better 3 to 6 s, of clear speech",
+        )
+    if _is_tone(speech):
+        raise NoSpeechError("is a steady tone, not speech", source=name, remedy="give a recording of a voice")
+    return speech
+
+
+def voice_activity(waveform: np.ndarray) -> np.ndarray:
+    """Where there is speech, by WebRTC's detector as in Resemblyzer's ``trim_long_silences``.
+
+    Frames of 30 ms at its strictest setting, smoothed over 8 frames and widened by 3 to each side. Quiet recordings
+    are raised to -30 dBFS for the decision only.
+
+    Args:
+        waveform: ``(T,)`` at 16 kHz.
+
+    Returns:
+        bool ``(T,)``; a last part shorter than one frame is never speech.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports pkg_resources, which announces its own end
+        import webrtcvad
+
+    size = CONFIG.sample_rate * _VAD_MS // 1000
+    frames = len(waveform) // size
+    level = float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) if len(waveform) else 0.0
+    gain = max(1.0, 10 ** (CONFIG.speaker_target_dbfs / 20) / level) if level else 1.0
+    pcm = to_int16(waveform[: frames * size] * gain).tobytes()
+    detector = webrtcvad.Vad(3)
+    flags = [detector.is_speech(pcm[2 * i : 2 * (i + size)], CONFIG.sample_rate) for i in range(0, frames * size, size)]
+    active = np.zeros(len(waveform), dtype=bool)
+    if not any(flags):
+        return active
+    # The window of 8 covers 3 frames before and 4 after; a half rounds to even, that is, down.
+    votes = np.convolve(np.pad(np.asarray(flags, dtype=int), (3, 4)), np.ones(8, dtype=int), mode="valid")
+    widened = np.convolve((votes > 4).astype(int), np.ones(7, dtype=int), mode="same")[:frames] > 0
+    active[: frames * size] = np.repeat(widened, size)
+    return active
+
+
+def _from_array(array: np.ndarray, sample_rate: int | None) -> np.ndarray:
+    """Array of any layout and type → float32 mono ``(T,)`` at its own rate."""
+    if sample_rate is None:
+        raise AudioError("has no sample rate", source="array", remedy="pass sample_rate=, for example 16000")
+    if not media.LOWEST_RATE <= sample_rate <= media.HIGHEST_RATE:
+        raise AudioError(
+            f"sample rate {sample_rate} Hz", source="array", remedy=f"use {media.LOWEST_RATE} to {media.HIGHEST_RATE}"
+        )
+    if array.ndim == 2 and array.shape[0] <= array.shape[1]:
+        array = array.T
+    if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and array.shape[1] > _MAX_CHANNELS):
+        raise AudioError(f"expected (T,), (C, T) or (T, C), got shape {array.shape}", source="array")
+    if not (array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize <= 4)):
+        raise AudioError(
+            f"holds {array.dtype}", source="array", remedy="convert it to float in [-1, 1] or to 16-bit integers"
+        )
+    return media.to_mono(array if array.ndim == 2 else array[:, None])
+
+
+def _fit_range(samples: np.ndarray) -> np.ndarray:
+    """Scale down what goes beyond ±1; clipping would distort it."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    return (samples / np.float32(peak)).clip(-1.0, 1.0) if peak > 1.0 else samples
+
+
+def _is_square(samples: np.ndarray) -> bool:
+    """Whether over 15 % of the samples lie within 2 % of the peak: a sine has 13 %, speech below 1 %."""
+    centred = np.abs(samples - samples.mean())
+    peak = centred.max(initial=0.0)
+    return bool(peak > _SILENCE and np.mean(centred >= 0.98 * peak) > 0.15)
+
+
+def _is_tone(samples: np.ndarray) -> bool:
+    """Whether 98 % of the energy of the whole stays in one band of 80 Hz."""
+    size = CONFIG.n_fft
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[:: size // 2] * np.hanning(size)
+    power = np.square(np.abs(np.fft.rfft(frames))).mean(axis=0)[2:]  # without the lowest 30 Hz
+    return bool(np.convolve(power, np.ones(5), mode="same").max() > 0.98 * power.sum())
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str | Path):
+        return "standard input" if str(source) == "-" else str(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "sound"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, InputWarning, stacklevel=3)
 
 
 def save_wav(path: str | Path, waveform: np.ndarray | torch.Tensor, sample_rate: int = CONFIG.sample_rate) -> None:
