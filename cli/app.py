@@ -19,7 +19,7 @@ _EVALUATE = ("evaluate_faces", "evaluate_speech", "evaluate_calibration")
 class _Group(TyperGroup):
     """Turns the library's errors into one line and exit code 1."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except CrossmodalError as error:

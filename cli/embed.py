@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
 from crossmodal.cli.common import (
     BundleOption,
     Device,
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
             typer.Option("--out", "-o", help="Write 'paths', 'kinds' and 'embeddings' (N, 256) to this .npz."),
         ] = None,
         kind: Annotated[
-            str | None,
+            Literal["voice", "face"] | None,
             typer.Option("--as", help="Treat every file as a voice or a face instead of looking at its content."),
         ] = None,
         bundle: BundleOption = "starter",
@@ -41,8 +42,6 @@ def register(app: typer.Typer) -> None:
 
         Voices and faces are told apart by content; a video counts as a voice.
         """
-        if kind not in (None, "voice", "face"):
-            raise typer.BadParameter("use voice or face", param_hint="--as")
         show_warnings(quiet)
         if out is not None:
             check_output(out, (".npz",))
@@ -56,7 +55,7 @@ def register(app: typer.Typer) -> None:
         rows: list[dict[str, Any]] = []
         for path in paths:
             with working(path, quiet=quiet):
-                found, vector = journey.embed(path, kind=kind)  # type: ignore[arg-type]
+                found, vector = journey.embed(path, kind=kind)
             rows.append({"path": path, "kind": found, "embedding": vector.numpy()})
         if out is not None:
             with atomic_path(out) as temporary, open(temporary, "wb") as file:

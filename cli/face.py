@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,7 +44,8 @@ def register(app: typer.Typer) -> None:
         n: Annotated[int, typer.Option("-n", min=1, max=64, help="How many different plausible faces to draw.")] = 1,
         seed: Annotated[int, typer.Option(help="Chooses the further faces; the same seed draws the same ones.")] = 0,
         route: Annotated[
-            str, typer.Option(help="embedding, spectrogram (the published Speech2Face route), or auto.")
+            Literal["auto", "embedding", "spectrogram"],
+            typer.Option(help="embedding, spectrogram (the published Speech2Face route), or what the bundle has."),
         ] = "auto",
         bundle: BundleOption = "starter",
         device: Device = "auto",
@@ -56,8 +57,6 @@ def register(app: typer.Typer) -> None:
         Many faces fit one voice: the first is the most likely, [bold]-n 4[/bold] draws four different ones.
         The picture shows what the voice suggests, never who is speaking.
         """
-        if route not in ("auto", "embedding", "spectrogram"):
-            raise typer.BadParameter("use auto, embedding or spectrogram", param_hint="--route")
         show_warnings(quiet)
         check_output(out, PICTURES)
         with working("loading the models", quiet=quiet):

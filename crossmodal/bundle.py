@@ -222,7 +222,7 @@ class Bundle:
         try:
             network, config_class = classes(entry.kind)
             values = load_yaml(self.file(entry.config)) if entry.config else {}
-            config = from_dict(config_class, values, source=self._inside(entry.config) if entry.config else role)
+            config: Any = from_dict(config_class, values, source=self._inside(entry.config) if entry.config else role)
         except ConfigError as error:
             raise BundleError(f"{role} cannot be built ({error})", source=self.folder) from error
         module: nn.Module

@@ -52,7 +52,7 @@ def sniff(source: Any) -> Kind:
 
     if isinstance(source, Image.Image):
         return "face"
-    if isinstance(source, str | Path | io.IOBase | io.BytesIO):
+    if isinstance(source, str | Path | io.BufferedIOBase):
         try:
             with Image.open(source):
                 return "face"
@@ -64,7 +64,7 @@ def sniff(source: Any) -> Kind:
                 is_heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif", b"hevc")
             return "face" if is_heif else "voice"
         finally:
-            if isinstance(source, io.IOBase | io.BytesIO) and source.seekable():
+            if isinstance(source, io.BufferedIOBase) and source.seekable():
                 source.seek(0)
     return "face" if np.ndim(source) >= 2 and np.shape(source)[-1] in (3, 4) else "voice"
 
