@@ -54,7 +54,7 @@ def sniff(source: Any) -> Kind:
         return "face"
     if isinstance(source, str | Path | io.BufferedIOBase):
         try:
-            with Image.open(source):
+            with Image.open(source):  # type: ignore[arg-type]
                 return "face"
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             is_heif = False
