@@ -284,7 +284,7 @@ def load_speech(
     speech = waveform[voice_activity(waveform)]
     if len(speech) < min_seconds * CONFIG.sample_rate:
         raise NoSpeechError(
-            f"holds {len(speech) / CONFIG.sample_rate:.1f} s of speech in {seconds:.1f} s",
+            f"holds only {len(speech) / CONFIG.sample_rate:.2f} s of speech in {seconds:.2f} s",
             source=name,
             remedy=f"record at least {min_seconds:g} s, better 3 to 6 s, of clear speech",
         )
@@ -355,15 +355,17 @@ def _is_square(samples: np.ndarray) -> bool:
     """Whether over 15 % of the samples lie within 2 % of the peak: a sine has 13 %, speech below 1 %."""
     centred = np.abs(samples - samples.mean())
     peak = centred.max(initial=0.0)
-    return bool(peak > _SILENCE and np.mean(centred >= 0.98 * peak) > 0.15)
+    return bool(len(samples) >= 400 and peak > _SILENCE and np.mean(centred >= 0.98 * peak) > 0.15)
 
 
 def _is_tone(samples: np.ndarray) -> bool:
-    """Whether 98 % of the energy of the whole stays in one band of 80 Hz."""
+    """Whether the power spectrum stays the same: cosine of its frames to their mean above 0.99 (speech: below 0.7)."""
     size = CONFIG.n_fft
     frames = np.lib.stride_tricks.sliding_window_view(samples, size)[:: size // 2] * np.hanning(size)
-    power = np.square(np.abs(np.fft.rfft(frames))).mean(axis=0)[2:]  # without the lowest 30 Hz
-    return bool(np.convolve(power, np.ones(5), mode="same").max() > 0.98 * power.sum())
+    power = np.square(np.abs(np.fft.rfft(frames)))  # (F, K)
+    mean = power.mean(axis=0)
+    norms = np.linalg.norm(power, axis=1) * np.linalg.norm(mean)
+    return bool(np.mean(power @ mean / np.maximum(norms, 1e-12)) > 0.99)
 
 
 def _name(source: Any) -> str:

@@ -1,8 +1,8 @@
 """Decoding: any sound or video file, or its bytes, → mono samples at the file's own rate.
 
-libsndfile (``soundfile``) reads what it knows (WAV, FLAC, Ogg, AIFF, ...), the FFmpeg libraries inside PyAV's wheels read
-the rest, so no program has to be installed. Files are opened as untrusted: playlists and other formats that would make
-FFmpeg open further files or addresses are refused.
+libsndfile (``soundfile``) reads what it knows (WAV, FLAC, Ogg, AIFF, ...), the FFmpeg libraries inside PyAV's wheels
+read the rest, so no program has to be installed. Files are opened as untrusted: playlists and other formats that would
+make FFmpeg open further files or addresses are refused.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def to_mono(block: np.ndarray) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """float32 ``(T,)`` from ``rate`` to ``target`` Hz by soxr's high-quality filter → ``(round(T · target / rate),)``."""
+    """float32 ``(T,)`` from ``rate`` to ``target`` Hz → ``(round(T · target / rate),)``, by soxr in high quality."""
     if rate == target or not len(samples):
         return samples
     import soxr
@@ -232,7 +232,7 @@ def _read_ffmpeg(file: BinaryIO, name: str, max_seconds: float | None) -> Decode
     failures = 0
     promised: float | None = None
     try:
-        container = av.open(file, options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+        container = av.open(file, mode="r", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _UnknownFormatError from error
     with container:
@@ -289,12 +289,8 @@ def _promised_by_wav(head: bytes, size: int, decoded: Decoded) -> float | None:
 
 def _what_it_is(head: bytes) -> str:
     """Say what a file that no decoder knows seems to be."""
-    if (
-        head[:8] == b"\x89PNG\r\n\x1a\n"
-        or head[:3] == b"\xff\xd8\xff"
-        or head[:4] in (b"GIF8", b"RIFF")
-        and b"WEBP" in head[:16]
-    ):
+    pictures = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+    if head.startswith(pictures) or head[8:12] == b"WEBP":
         return "is a picture, not a sound"
     if not head.strip(b"\0"):
         return "holds nothing but zeros"
