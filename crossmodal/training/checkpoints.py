@@ -88,8 +88,8 @@ class Store:
                 save_file({key: _plain(value) for key, value in content.items()}, path)
                 _flush(path)
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            content = {"format": FORMAT, "step": step, **state, "files": files}
-            (scratch / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+            everything = {"format": FORMAT, "step": step, **state, "files": files}
+            (scratch / "state.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
             _flush(scratch / "state.json")
             _flush(scratch)
             if final.exists():  # the same step once more, after a damaged checkpoint was passed over

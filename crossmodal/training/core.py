@@ -10,8 +10,8 @@ index), the noise of a step (dropout, sampling) on (seed, step, process). No sta
 be carried over an interruption, and a run that is killed at any moment and started again gives, on a CPU, the same
 losses to the bit as one that was not.
 
-The run's folder holds ``checkpoints/`` (:mod:`crossmodal.training.checkpoints`), ``log.jsonl``, ``tensorboard/`` and, if
-the loss was not a number, the ids of the batch it happened on.
+The run's folder holds ``checkpoints/`` (:mod:`crossmodal.training.checkpoints`), ``log.jsonl``, ``tensorboard/`` and,
+if the loss was not a number, the ids of the batch it happened on.
 """
 
 from __future__ import annotations

@@ -32,11 +32,11 @@ def optimiser(
     for group in groups:
         group.setdefault("lr", config.lr)
         group["base_lr"] = group["lr"]
-    common = {"lr": config.lr, "weight_decay": config.weight_decay}
+    decay = config.weight_decay
     if config.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, **common)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=decay)
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(groups, betas=config.betas, eps=config.eps, fused=fused or None, **common)
+    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=decay, fused=fused or None)
 
 
 def factor(config: ScheduleConfig, step: int, progress: float) -> float:

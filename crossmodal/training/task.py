@@ -78,7 +78,7 @@ class Task(abc.ABC):
         return {key: value / max(count, 1) for key, value in total.items()}
 
     def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Things to look at: ``name → PIL image``, or ``name → (waveform (T,), sample_rate)``; logged to TensorBoard."""
+        """Things to look at, logged to TensorBoard: ``name → PIL image`` or ``name → (waveform (T,), sample_rate)``."""
         return {}
 
     def export(self, folder: Path, add: Callable[..., None]) -> None:
