@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,6 +49,10 @@ MIN_FACE = 32
 MIN_FACE_FALLBACK = 16
 MIN_SCORE = 0.9
 """Detections below this probability are dropped."""
+SURE_SCORE = 0.999
+"""Below this probability the picture may stand on its side (upright frontal photos score higher); turns are tried."""
+TURNED_SIZE = 640
+"""Longer edge, in pixels, of the picture when turns are tried."""
 
 TINY_EYE_DISTANCE = 20.0
 """Pixels between the eyes below which a face is called tiny: the ``dlib-128`` feature then moves by .19 and more."""
@@ -156,19 +160,30 @@ def detect(image: Image.Image) -> list[DetectedFace]:
     Large pictures are reduced to a longer edge of :data:`WORKING_SIZE`. If nothing is found, smaller faces are looked
     for, and then the picture is framed in grey, because MTCNN misses faces that fill the picture.
     """
-    image = image if image.mode == "RGB" else load_image(image)
-    scale = min(1.0, WORKING_SIZE / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0) if scale < 1 else image
+    small, scale = _reduced(image, WORKING_SIZE)
     faces = _mtcnn(small, MIN_FACE) or _mtcnn(small, MIN_FACE_FALLBACK)
     border = 0
     if not faces:
-        border = max(8, max(size) // 4)
-        framed = Image.new("RGB", (size[0] + 2 * border, size[1] + 2 * border), (128, 128, 128))
+        small, scale = _reduced(image, WORKING_SIZE // 2)
+        border = max(8, max(small.size) // 4)
+        framed = Image.new("RGB", (small.width + 2 * border, small.height + 2 * border), (128, 128, 128))
         framed.paste(small, (border, border))
-        faces = _mtcnn(framed, max(MIN_FACE_FALLBACK, min(size) // 4))
-    found = [_moved(face, scale, border) for face in faces]
-    return sorted(found, key=lambda face: face.area, reverse=True)
+        faces = _mtcnn(framed, max(MIN_FACE_FALLBACK, min(small.size) // 4))
+    return _by_area(_moved(face, scale, border) for face in faces)
+
+
+def _reduced(image: Image.Image, longer_edge: int) -> tuple[Image.Image, float]:
+    """An RGB picture of at most ``longer_edge`` pixels, and its scale (≤ 1)."""
+    image = image if image.mode == "RGB" else load_image(image)
+    scale = min(1.0, longer_edge / max(image.size))
+    if scale == 1:
+        return image, 1.0
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0), scale
+
+
+def _by_area(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
+    return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
 def _turned_back(face: DetectedFace, turns: int, size: tuple[int, int]) -> DetectedFace:
@@ -192,8 +207,8 @@ def find_face(image: Image.Image, *, index: int | None = None, source: object = 
     """
     name = str(source) or "the picture"
     faces = detect(image)
-    if not faces:
-        faces = _find_turned(image, name)
+    if max((face.score for face in faces), default=0.0) < SURE_SCORE:
+        faces = _find_turned(image, name) or faces
     if not faces:
         error = NoFaceError(
             f"no face found in {name} ({image.width}×{image.height})", remedy="crop closer or pass --no-detect"
@@ -213,16 +228,19 @@ def find_face(image: Image.Image, *, index: int | None = None, source: object = 
 
 
 def _find_turned(image: Image.Image, name: str) -> list[DetectedFace]:
+    """Faces of a picture that lies on its side or stands on its head; an empty list if it surely does not."""
     turn = {1: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_180}
-    best: list[DetectedFace] = []
-    for turns, operation in turn.items():
-        faces = [_turned_back(face, turns, image.size) for face in detect(image.transpose(operation))]
-        if faces and (not best or faces[0].score > best[0].score):
-            best = faces
+    small, scale = _reduced(image, TURNED_SIZE)
+    best, turns, score = [], 0, SURE_SCORE
+    for quarter, operation in turn.items():
+        faces = _mtcnn(small.transpose(operation), MIN_FACE)
+        top = max((face.score for face in faces), default=0.0)
+        if top > score:
+            best, turns, score = faces, quarter, top
     if best:
-        side = {1: "its right side", 2: "its head", 3: "its left side"}[best[0].turns]
-        _warn(f"{name}: the picture stands on {side}; it was turned")
-    return best
+        stands = {1: "lies on its right side", 2: "stands on its head", 3: "lies on its left side"}[turns]
+        _warn(f"{name}: the picture {stands}; it was turned upright")
+    return _by_area(_moved(_turned_back(face, turns, small.size), scale, 0) for face in best)
 
 
 def quality_warnings(image: Image.Image, face: DetectedFace) -> list[str]:
