@@ -1,7 +1,8 @@
 """The manifest: one row per clip or picture, the same for every data set, kept as Parquet.
 
 A row says where sound and face are, who it is, what is said and under which licence. Paths below the data folder are
-stored relative to it, so that a manifest moves between machines: ``Manifest.read(path, root="/new/place")``.
+stored relative to it, and those below the manifest's own folder relative to that, so that both can move:
+``Manifest.read(path, root="/new/place")``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from crossmodal.errors import DataError, DependencyError
 from crossmodal.files import atomic_path
 
 VERSION = 1
+_BESIDE = "@/"  # begins the path of a file that lies below the manifest's own folder
 Pairing = Literal["paired", "pseudo"]
 
 
@@ -154,10 +156,13 @@ class Manifest:
             OutputError: the file cannot be written.
         """
         pyarrow = _pyarrow()
+        beside = Path(path).absolute().parent
 
         def stored(value: Path | None) -> str | None:
             if value is None:
                 return None
+            if value.absolute().is_relative_to(beside):
+                return _BESIDE + value.absolute().relative_to(beside).as_posix()
             if self.root is not None and value.is_relative_to(self.root):
                 return value.relative_to(self.root).as_posix()
             return str(value.absolute())
@@ -207,6 +212,8 @@ class Manifest:
         def loaded(value: str | None) -> Path | None:
             if value is None:
                 return None
+            if value.startswith(_BESIDE):
+                return Path(path).parent / value[len(_BESIDE) :]
             return Path(value) if base is None else base / value  # an absolute value wins over the base
 
         rows = (
