@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from crossmodal.cli.common import BundleOption, Device, Json, print_json, say
 
 TEN_WORDS = "The north wind and the sun argued about their strength."

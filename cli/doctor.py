@@ -8,9 +8,9 @@ import platform
 from typing import Any
 
 import typer
-from crossmodal.cli.common import Json, print_json
 
 from crossmodal import __version__
+from crossmodal.cli.common import Json, print_json
 
 # package → (import name, what it is for, how to get it); the first group is required
 _REQUIRED: dict[str, tuple[str, str]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from crossmodal.cli.common import BundleOption, Device, Json, print_json, say, show_warnings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from crossmodal.cli.common import Json, print_json, say
 
 Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hugging Face Hub id user/repo.")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from crossmodal.cli.common import BundleOption, Device, Json, Quiet, print_json, say, show_warnings, working
 
 if TYPE_CHECKING:
@@ -63,13 +64,12 @@ def register(app: typer.Typer) -> None:
 
 def _make(folder: Path, voice: str | None, photo: str | None, text: str, source: str, device: str, quiet: bool) -> Path:
     with working("loading the models", quiet=quiet):
-        from crossmodal.provenance import save_image
-
         from crossmodal import audio, faces
         from crossmodal.bundle import Bundle
         from crossmodal.face2speech import Face2Speech
         from crossmodal.files import atomic_write
         from crossmodal.pictures import contact_sheet
+        from crossmodal.provenance import save_image
         from crossmodal.speech2face import Speech2Face
 
         opened = Bundle.open(source)
