@@ -52,6 +52,7 @@ from crossmodal.training.loading import (
     Position,
     mix,
     seed_everything,
+    size_of,
     train_batches,
     train_stream,
     validation_batches,
@@ -196,8 +197,21 @@ class _Run:
             elapsed=self.before,
             active=self.rank == 0,
         )
+        self.log.say(self._plan())
         if checkpoint:
             self.log.say(f"{task.name}  going on from step {self.step} ({checkpoint.folder})")
+
+    def _plan(self) -> str:
+        """What is going to be trained, on what, with what."""
+        task, config = self.task, self.config
+        count = sum(p.numel() for p in task.modules.parameters())
+        held_out = f"{size_of(self.held_out)} held out" if self.held_out is not None else "none held out"
+        limits = [f"{config.steps} steps"] * bool(config.steps) + [f"{config.minutes:g} minutes"] * bool(config.minutes)
+        return (
+            f"{task.name}  {count / 1e6:.3g} M parameters ({', '.join(task.modules)}); {size_of(self.data)} training "
+            f"examples, {held_out}; {' or '.join(limits)} of {config.batch_size} × {config.accumulate}; {self.world} × "
+            f"{self.fabric.device.type}, {config.precision}{', compiled' if config.compile else ''}"
+        )
 
     @property
     def elapsed(self) -> float:
