@@ -1,8 +1,12 @@
 """Face features: what a face-recognition network sees in a face chip, in a named space.
 
-| class | space | chip | source |
+| class | space | chip | network and weights |
 | --- | --- | --- | --- |
-| :class:`DlibFaceFeatures` | ``dlib-128`` | 150×150 | dlib's ResNet (King 2017), ``face_recognition_models`` |
+| :class:`DlibFaceFeatures` | ``dlib-128`` | 150×150 | dlib's ResNet (King 2017), in ``face_recognition_models`` |
+| :class:`FaceNetFeatures` | ``facenet-512`` | 160×160 | Inception-ResNet v1 (Schroff 2015), a file you have |
+| :class:`VGGFaceFeatures` | ``vggface-4096`` | 224×224 | VGG-16 (Parkhi 2015), a file you have |
+
+All take chips of :func:`crossmodal.faces.align` as ``(B, 3, S, S)`` RGB in [0, 1] and do their own normalisation.
 """
 
 from __future__ import annotations
@@ -10,29 +14,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossmodal.errors import BundleError, ConfigError
+from crossmodal.errors import BundleError, ConfigError, DependencyError
 from crossmodal.models.dlib_weights import DESCRIPTOR_FILE, REINSTALL, Layer, package_file, read_layers
+from crossmodal.models.foreign_weights import fit_state, read_keras_layers, read_state
 
 
-def chips_to_tensor(chips: np.ndarray | Tensor, size: int) -> Tensor:
-    """Face chips ``(B, H, W, 3)`` or ``(H, W, 3)`` uint8 → ``(B, 3, H, W)`` float in [0, 1].
+class FaceFeatures(nn.Module):
+    """What the three networks share: chips in, features out."""
 
-    Raises:
-        ConfigError: the chips are not uint8 RGB of ``size`` × ``size``.
-    """
-    tensor = torch.as_tensor(chips)
-    tensor = tensor[None] if tensor.ndim == 3 else tensor
-    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tuple(tensor.shape[1:]) != (size, size, 3):
-        problem = f"expected uint8 chips (B, {size}, {size}, 3), got {tensor.dtype} {tuple(tensor.shape)}"
-        raise ConfigError(problem, source="face chips", remedy="make them with crossmodal.faces.align")
-    return tensor.permute(0, 3, 1, 2).float().div(255)  # (B, 3, H, W)
+    kind: ClassVar[str]
+    space: ClassVar[str]
+    """Name of the embedding space."""
+    chip_size: ClassVar[int]
+    """Edge of the square chip in pixels."""
+
+    def preprocess(self, chips: np.ndarray | Tensor) -> Tensor:
+        """Face chips ``(B, S, S, 3)`` or ``(S, S, 3)`` uint8 → ``(B, 3, S, S)`` in [0, 1], on the network's device.
+
+        Raises:
+            ConfigError: the chips are not uint8 RGB of the network's size.
+        """
+        tensor = chips if isinstance(chips, Tensor) else torch.from_numpy(np.array(chips))
+        tensor = tensor[None] if tensor.ndim == 3 else tensor
+        size = self.chip_size
+        if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tuple(tensor.shape[1:]) != (size, size, 3):
+            problem = f"expected uint8 chips (B, {size}, {size}, 3), got {tensor.dtype} {tuple(tensor.shape)}"
+            raise ConfigError(
+                problem, source=self.kind, remedy=f'use crossmodal.faces.align(image, face, "{self.space}")'
+            )
+        weight = next(self.parameters())
+        return tensor.to(weight.device).permute(0, 3, 1, 2).to(weight.dtype).div(255)  # (B, 3, S, S)
+
+    def embed(self, chips: np.ndarray | Tensor) -> Tensor:
+        """Features ``(B, D)`` of uint8 chips ``(B, S, S, 3)``, without gradients."""
+        with torch.no_grad():
+            return self(self.preprocess(chips))
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,7 @@ class DlibBlock(nn.Module):
         return F.relu(x + y)
 
 
-class DlibFaceFeatures(nn.Module):
+class DlibFaceFeatures(FaceFeatures):
     """dlib's face descriptor: a ResNet of 29 convolutions, with each affine layer folded into the one before.
 
     The same person's photos lie about .22 apart (Euclidean), different people's .84; the usual threshold is .6. A
@@ -147,15 +170,6 @@ class DlibFaceFeatures(nn.Module):
         x = self.blocks(x).mean(dim=(2, 3))  # (B, 256)
         return self.head(x)  # (B, 128)
 
-    def preprocess(self, chips: np.ndarray | Tensor) -> Tensor:
-        """Chips ``(B, 150, 150, 3)`` uint8 → ``(B, 3, 150, 150)`` for :meth:`forward`, on the network's device."""
-        return chips_to_tensor(chips, self.chip_size).to(self.head.weight)
-
-    def embed(self, chips: np.ndarray | Tensor) -> Tensor:
-        """Describe uint8 chips ``(B, 150, 150, 3)`` without gradients → ``(B, 128)``."""
-        with torch.no_grad():
-            return self(self.preprocess(chips))
-
 
 @lru_cache(maxsize=1)
 def _folded_weights(path: str) -> dict[str, Tensor]:
@@ -184,3 +198,185 @@ def _folded_weights(path: str) -> dict[str, Tensor]:
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise BundleError("holds values that are not finite", source=path, remedy=REINSTALL)
     return state
+
+
+@dataclass(frozen=True)
+class FaceNetConfig:
+    """Size of the Inception-ResNet v1; the defaults are those of facenet-pytorch's published weights."""
+
+    blocks: tuple[int, int, int] = (5, 10, 5)
+    """Residual blocks at 17×17, 8×8 and 3×3."""
+    output_space: str = "facenet-512"
+    """Name of the embedding space."""
+
+    def __post_init__(self) -> None:
+        if not all(1 <= n <= full for n, full in zip(self.blocks, (5, 10, 5))):
+            raise ConfigError("blocks must lie between (1, 1, 1) and (5, 10, 5)", source="face-facenet")
+
+    @classmethod
+    def debug(cls) -> FaceNetConfig:
+        """One block of each kind; writes vectors of the same size."""
+        return cls(blocks=(1, 1, 1))
+
+
+class FaceNetFeatures(FaceFeatures):
+    """FaceNet (Schroff et al. 2015): Inception-ResNet v1 of facenet-pytorch, unit-length 512-d features.
+
+    The package carries the architecture but no weights; :meth:`from_file` reads the published
+    ``20180402-114759-vggface2.pt`` (or ``-casia-webface.pt``), or safetensors with the same names.
+    """
+
+    kind: ClassVar[str] = "face-facenet"
+    space: ClassVar[str] = "facenet-512"
+    chip_size: ClassVar[int] = 160
+
+    def __init__(self, config: FaceNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or FaceNetConfig()
+        try:
+            from facenet_pytorch import InceptionResnetV1
+        except ImportError as error:
+            remedy = "pip install facenet-pytorch==2.5.3"
+            raise DependencyError("is not installed", source="facenet-pytorch", remedy=remedy) from error
+        self.network = InceptionResnetV1(pretrained=None)  # never downloads
+        for name, count in zip(("repeat_1", "repeat_2", "repeat_3"), config.blocks):
+            setattr(self.network, name, getattr(self.network, name)[:count])
+
+    @classmethod
+    def from_file(cls, path: str | Path, config: FaceNetConfig | None = None) -> FaceNetFeatures:
+        """Weights from a PyTorch state dict or safetensors file, in eval mode on the CPU.
+
+        Raises:
+            BundleError: the file is missing, damaged or holds another network.
+        """
+        model = cls(config)
+        state = read_state(path)
+        prefix = "network."
+        state = {name if name.startswith(prefix) else prefix + name: value for name, value in state.items()}
+        fit_state(model, state, path, ignore=("network.logits.",))  # the classifier over training identities
+        return model.eval()
+
+    def forward(self, chips: Tensor) -> Tensor:
+        """Embed chips ``(B, 3, 160, 160)`` in [0, 1] → ``(B, 512)`` of unit length."""
+        return self.network((chips * 255 - 127.5) / 128)
+
+
+@dataclass(frozen=True)
+class VGGFaceConfig:
+    """Size of VGG-Face; the defaults are those of Parkhi et al. 2015 (configuration D)."""
+
+    stages: tuple[tuple[int, ...], ...] = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+    """Channels of the 3×3 convolutions of each stage; every stage ends in 2×2 max pooling."""
+    hidden_size: int = 4096
+    """Units of fc6."""
+    feature_size: int = 4096
+    """Units of fc7, the face feature."""
+    identities: int = 2622
+    """Outputs of fc8."""
+    output_space: str = "vggface-4096"
+    """Name of the embedding space."""
+
+    def __post_init__(self) -> None:
+        sizes = [self.hidden_size, self.feature_size, self.identities, *(n for stage in self.stages for n in stage)]
+        if len(self.stages) != 5 or not all(self.stages) or min(sizes) < 1:
+            raise ConfigError("needs five stages, and sizes of at least 1", source="face-vggface")
+
+    @classmethod
+    def debug(cls) -> VGGFaceConfig:
+        """Runs in milliseconds; writes vectors of the same size."""
+        return cls(stages=((4,), (4,), (8,), (8,), (8,)), hidden_size=16, identities=10)
+
+
+class VGGFaceFeatures(FaceFeatures):
+    """VGG-Face (Parkhi et al. 2015, "Deep Face Recognition"): fc7 after its ReLU, the target of Speech2Face.
+
+    The layers are named ``conv1_1`` … ``fc8`` as published. Weights come from a file you have (see :meth:`from_file`).
+    """
+
+    kind: ClassVar[str] = "face-vggface"
+    space: ClassVar[str] = "vggface-4096"
+    chip_size: ClassVar[int] = 224
+
+    MEAN: ClassVar[tuple[float, float, float]] = (129.1863, 104.7624, 93.5940)
+    """Mean red, green and blue of the training photos, 0–255."""
+
+    mean: Tensor
+
+    def __init__(self, config: VGGFaceConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VGGFaceConfig()
+        channels = 3
+        for stage, widths in enumerate(config.stages, start=1):
+            for index, width in enumerate(widths, start=1):
+                self.add_module(f"conv{stage}_{index}", nn.Conv2d(channels, width, 3, padding=1))
+                channels = width
+        self.fc6 = nn.Linear(channels * (self.chip_size // 32) ** 2, config.hidden_size)
+        self.fc7 = nn.Linear(config.hidden_size, config.feature_size)
+        self.fc8 = nn.Linear(config.feature_size, config.identities)
+        self.register_buffer("mean", torch.tensor(self.MEAN).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, config: VGGFaceConfig | None = None, *, channels: Literal["auto", "rgb", "bgr"] = "auto"
+    ) -> VGGFaceFeatures:
+        """Weights in eval mode on the CPU, from
+
+        - a PyTorch state dict or safetensors file with the published layer names;
+        - ``vgg_face_weights.h5`` of deepface (all layers are convolutions, fc6 is 7×7);
+        - ``rcmalli_vggface_tf_vgg16.h5`` of keras-vggface (fc6 to fc8 are dense).
+
+        Args:
+            path: the file.
+            config: sizes, if not the published ones.
+            channels: colour order the file's first convolution expects; it is turned to RGB on loading. ``auto`` is
+                BGR for keras-vggface's file, which was converted from Caffe, and RGB for the others.
+
+        Raises:
+            BundleError: the file is missing, damaged or holds another network.
+            DependencyError: an ``.h5`` file, and h5py is not installed.
+        """
+        model = cls(config)
+        if Path(path).suffix.lower() in (".h5", ".hdf5"):
+            state, dense = model._from_keras(path)
+            bgr = dense
+        else:
+            state, bgr = read_state(path), False
+        if (channels == "bgr" or (channels == "auto" and bgr)) and "conv1_1.weight" in state:
+            state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
+        fit_state(model, state, path)
+        return model.eval()
+
+    def _from_keras(self, path: str | Path) -> tuple[dict[str, Tensor], bool]:
+        """State dict from a Keras file, layer by layer, and whether its fully connected layers are dense."""
+        layers = read_keras_layers(path)
+        modules = [(name, module) for name, module in self.named_children() if name != "mean"]
+        if len(layers) != len(modules):
+            problem = f"holds {len(layers)} layers with weights, VGG-Face has {len(modules)}"
+            remedy = "use the file with the fully connected layers (not 'notop')"
+            raise BundleError(problem, source=path, remedy=remedy)
+        state, dense = {}, False
+        for (name, module), (kernel, bias) in zip(modules, layers):
+            if kernel.ndim == 4:  # (H, W, in, out) → (out, in, H, W)
+                weight = kernel.permute(3, 2, 0, 1)
+            else:
+                dense = True
+                if name == "fc6" and kernel.shape[0] == self.fc6.in_features:  # rows run over (H, W, C)
+                    edge = self.chip_size // 32
+                    kernel = kernel.view(edge, edge, -1, kernel.shape[1]).permute(2, 0, 1, 3).flatten(0, 2)
+                weight = kernel.t()
+            state[f"{name}.weight"] = weight.flatten(1) if isinstance(module, nn.Linear) else weight
+            state[f"{name}.bias"] = bias
+        return state, dense
+
+    def forward(self, chips: Tensor) -> Tensor:
+        """Chips ``(B, 3, 224, 224)`` in [0, 1] → fc7 ``(B, 4096)``, not negative."""
+        x = chips * 255 - self.mean
+        for stage, widths in enumerate(self.config.stages, start=1):
+            for index in range(1, len(widths) + 1):
+                x = F.relu(getattr(self, f"conv{stage}_{index}")(x))
+            x = F.max_pool2d(x, 2)  # (B, C, 224 / 2^stage, 224 / 2^stage)
+        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))  # (B, 4096)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """fc7 features ``(B, 4096)`` → fc8 logits over the training identities ``(B, 2622)``."""
+        return self.fc8(features)
