@@ -141,7 +141,8 @@ class SpeakerEncoder(nn.Module):
         Returns:
             ``(B, embedding_size)``, unit length, no component negative.
         """
-        _, (hidden, _) = self.lstm(mels)  # (L, B, H)
+        with torch.autocast("cpu", enabled=False):  # many CPUs have no bf16 LSTM; does not touch CUDA's autocast
+            _, (hidden, _) = self.lstm(mels)  # (L, B, H)
         return F.normalize(F.relu(self.linear(hidden[-1])), dim=-1)  # (B, E)
 
     def embed(self, waveform: np.ndarray | Tensor) -> Tensor:
