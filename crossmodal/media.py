@@ -29,6 +29,7 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,iff,latm,loas,m4v,matroska,mov,mp3,mpc,mpc8,"
     "mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,ogg,qcp,rm,rso,shn,sox,spx,swf,tak,tta,voc,w64,wav,wv"
 )
+_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
 _MAX_DAMAGED_PACKETS = 200
 _REMEDY = "convert it to WAV, FLAC or MP3, or check the download"
 
@@ -133,7 +134,7 @@ def decode(source: Any, *, max_seconds: float | None = MAX_SECONDS) -> Decoded:
         NoAudioStreamError: a video without sound.
         AudioError: longer than ``max_seconds``.
     """
-    file, name = _open(source)
+    file, name = open_source(source)
     with file:
         head = file.read(1 << 16)
         size = file.seek(0, io.SEEK_END)
@@ -167,8 +168,12 @@ def decode(source: Any, *, max_seconds: float | None = MAX_SECONDS) -> Decoded:
     return decoded
 
 
-def _open(source: Any) -> tuple[BinaryIO, str]:
-    """A seekable binary file and the name that messages use."""
+def open_source(source: Any) -> tuple[BinaryIO, str]:
+    """A path, ``-``, bytes or an open file → a seekable binary file, and the name that messages use.
+
+    Raises:
+        UnreadableAudioError: no such file, a folder, not permitted, or none of these.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), "sound"
     if isinstance(source, str) and source == "-":
@@ -196,6 +201,26 @@ def _open(source: Any) -> tuple[BinaryIO, str]:
 def _name_of(file: Any) -> str:
     name = getattr(file, "name", None)
     return name if isinstance(name, str) else "sound"
+
+
+def read_tags(source: Any) -> dict[str, str]:
+    """The text tags of a sound or video file, keys in lower case (``comment``, ``encoder``, ``title``, ...).
+
+    Raises:
+        UnreadableAudioError: the file cannot be opened. A file of unknown format simply has no tags.
+    """
+    import av
+
+    file, _ = open_source(source)
+    with file:
+        try:
+            with av.open(file, mode="r", options=_OPTIONS, metadata_errors="replace") as container:
+                tags = dict(container.metadata)
+                for stream in container.streams.audio:
+                    tags.update(stream.metadata)  # Ogg keeps them in the stream
+        except (av.FFmpegError, OSError, ValueError):
+            return {}
+    return {key.lower(): value for key, value in tags.items()}
 
 
 def _sndfile_knows(head: bytes) -> bool:
@@ -232,7 +257,7 @@ def _read_ffmpeg(file: BinaryIO, name: str, max_seconds: float | None) -> Decode
     failures = 0
     promised: float | None = None
     try:
-        container = av.open(file, mode="r", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+        container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _UnknownFormatError from error
     with container:
