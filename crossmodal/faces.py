@@ -51,6 +51,8 @@ MIN_SCORE = 0.9
 """Detections below this probability are dropped."""
 SURE_SCORE = 0.999
 """Below this probability the picture may stand on its side (upright frontal photos score higher); turns are tried."""
+EXTRA_SCORE = 0.97
+"""Beside a sure face, detections below this probability are dropped: they are ears and textures."""
 TURNED_SIZE = 640
 """Longer edge, in pixels, of the picture when turns are tried."""
 
@@ -183,7 +185,9 @@ def _reduced(image: Image.Image, longer_edge: int) -> tuple[Image.Image, float]:
 
 
 def _by_area(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
-    return sorted(faces, key=lambda face: face.area, reverse=True)
+    faces = sorted(faces, key=lambda face: face.area, reverse=True)
+    sure = any(face.score >= SURE_SCORE for face in faces)
+    return [face for face in faces if face.score >= EXTRA_SCORE or not sure]
 
 
 def _turned_back(face: DetectedFace, turns: int, size: tuple[int, int]) -> DetectedFace:
