@@ -302,13 +302,21 @@ def _outcomes(jobs: list[worker.Job], workers: int) -> Iterator[worker.Outcome]:
                         suspects.append(job)
         if not broken:
             break
-    for job in suspects:
+    yield from _one_by_one(suspects)
+
+
+def _one_by_one(jobs: list[worker.Job]) -> Iterator[worker.Outcome]:
+    """Each job alone in a process, so that the one that brings it down is known."""
+    while jobs:
         with _pool(1) as pool:
-            try:
-                yield pool.submit(worker.run, job).result()
-            except BrokenProcessPool:
-                stage = worker.MEDIA_STAGE if job.media or not job.features else job.features[0]
-                yield worker.Outcome(job.row, stage=stage, reason="the process that read it crashed")
+            while jobs:
+                job = jobs.pop(0)
+                try:
+                    yield pool.submit(worker.run, job).result()
+                except BrokenProcessPool:
+                    stage = worker.MEDIA_STAGE if job.media or not job.features else job.features[0]
+                    yield worker.Outcome(job.row, stage=stage, reason="the process that read it crashed")
+                    break
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
