@@ -128,6 +128,8 @@ def test_ge2e_refuses_too_few(shape: tuple[int, ...]) -> None:
 def test_ge2e_refuses_unknown_form_and_weight() -> None:
     with pytest.raises(ConfigError, match="use softmax or contrast"):
         GE2ELoss("triplet")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="use batch or all"):
+        SupervisedGE2ELoss(among="some")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="positive"):
         GE2ELoss(weight=0.0)
 
@@ -151,17 +153,14 @@ def test_supervised_loss_matches_formula(among: str) -> None:
     for face, speaker in zip(faces.tolist(), speakers.tolist()):
         s = {k: 10 * cosine(face, centroids[k].tolist()) - 5 for k in present}
         expected += -s[speaker] + math.log(sum(math.exp(v) for v in s.values()))
-    module = SupervisedGE2ELoss(centroids, among=among)
-    assert module(faces, speakers).item() == pytest.approx(expected / 4, abs=1e-5)
-    assert "centroids" not in module.state_dict()
-    assert not any(p is module.centroids for p in module.parameters())
+    module = SupervisedGE2ELoss(among=among)
+    assert module(faces, speakers, centroids).item() == pytest.approx(expected / 4, abs=1e-5)
 
 
 def test_supervised_centroids_stay_fixed() -> None:
-    module = SupervisedGE2ELoss(torch.rand(3, 5))
-    faces = torch.rand(3, 5, requires_grad=True)
-    module(faces, torch.arange(3)).backward()
-    assert module.centroids.grad is None
+    faces, centroids = torch.rand(3, 5, requires_grad=True), torch.rand(3, 5, requires_grad=True)
+    SupervisedGE2ELoss()(faces, torch.arange(3), centroids).backward()
+    assert centroids.grad is None
     assert faces.grad is not None
     assert faces.grad.abs().sum() > 0
 
@@ -177,13 +176,14 @@ def _linear() -> nn.Linear:
 
 
 def _gradients(model: nn.Module, loss: nn.Module, x: Tensor, speakers: Tensor) -> list[Tensor]:
-    value = loss(model(x)) if isinstance(loss, GE2ELoss) else loss(model(x).flatten(0, 1), speakers)
+    centroids = torch.arange(24.0).cos().reshape(6, 4)
+    value = loss(model(x)) if isinstance(loss, GE2ELoss) else loss(model(x).flatten(0, 1), speakers, centroids)
     value.backward()
     return [p.grad for p in [*model.parameters(), *loss.parameters()] if p.grad is not None]
 
 
 def _make_loss(name: str) -> nn.Module:
-    return SupervisedGE2ELoss(torch.arange(24.0).cos().reshape(6, 4)) if name == "supervised" else GE2ELoss(name)
+    return SupervisedGE2ELoss() if name == "supervised" else GE2ELoss(name)
 
 
 FORMS = ("softmax", "contrast", "supervised")

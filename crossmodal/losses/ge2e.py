@@ -162,34 +162,31 @@ class SupervisedGE2ELoss(_ScaledCosine):
     """SGE2E: pulls a face's embedding to the fixed speech centroid of its person (Goto et al. 2020).
 
     Args:
-        centroids: ``(K, D)``, see :func:`speaker_centroids`.
         among: the speakers in the sum over k: those of the ``batch`` (of all processes), as published, or ``all``.
         weight: w at the start, positive.
         bias: b at the start.
     """
 
-    centroids: Tensor
-
-    def __init__(
-        self,
-        centroids: Tensor,
-        *,
-        among: Literal["batch", "all"] = "batch",
-        weight: float = 10.0,
-        bias: float = -5.0,
-    ) -> None:
+    def __init__(self, *, among: Literal["batch", "all"] = "batch", weight: float = 10.0, bias: float = -5.0) -> None:
         super().__init__(weight, bias)
+        if among not in ("batch", "all"):
+            raise ConfigError(f"unknown choice of speakers '{among}'", source="SGE2E", remedy="use batch or all")
         self.among = among
-        self.register_buffer("centroids", F.normalize(centroids.float(), dim=-1), persistent=False)
 
-    def forward(self, embeddings: Tensor, speakers: Tensor) -> Tensor:
-        """Loss of embeddings ``(B, D)`` whose people are ``speakers`` ``(B,)`` (rows of the centroids): a scalar.
+    def forward(self, embeddings: Tensor, speakers: Tensor, centroids: Tensor) -> Tensor:
+        """Compare faces with fixed centroids.
 
-        With one speaker in the whole batch there is nothing to tell apart, and the loss is 0.
+        Args:
+            embeddings: ``(B, D)`` of faces.
+            speakers: ``(B,)`` whose faces they are: rows of ``centroids``.
+            centroids: ``(K, D)``, see :func:`speaker_centroids`; they get no gradient.
+
+        Returns:
+            The loss, a scalar. With one speaker in the whole batch there is nothing to tell apart, and it is 0.
         """
-        candidates, labels = self.centroids, speakers
+        candidates, labels = centroids.detach(), speakers
         if self.among == "batch":
             present = gather_with_grad(speakers).unique()  # sorted
             candidates, labels = candidates[present], torch.searchsorted(present, speakers)
-        cosine = F.normalize(embeddings.float(), dim=-1) @ candidates.T  # (B, K)
-        return F.cross_entropy(self.scale(cosine), labels)
+        unit, targets = F.normalize(embeddings.float(), dim=-1), F.normalize(candidates.float(), dim=-1)
+        return F.cross_entropy(self.scale(unit @ targets.T), labels)

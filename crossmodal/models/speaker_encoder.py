@@ -81,8 +81,9 @@ class SpeakerEncoderConfig:
 
 
 def raise_volume(waveform: Tensor, target_dbfs: float = AUDIO.speaker_target_dbfs) -> Tensor:
-    """Scale a waveform (T,) that is quieter than ``target_dbfs`` (RMS, full scale = 1) up to it; leave louder ones."""
-    rms = waveform.square().mean().sqrt()
+    """Scale waveforms ``(..., T)`` that are quieter than ``target_dbfs`` (RMS, full scale = 1) up to it; louder ones
+    stay as they are."""
+    rms = waveform.square().mean(-1, keepdim=True).sqrt()
     target = 10 ** (target_dbfs / 20)
     return torch.where((rms > 0) & (rms < target), waveform * (target / rms.clamp_min(1e-12)), waveform)
 

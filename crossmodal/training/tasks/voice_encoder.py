@@ -1,0 +1,152 @@
+"""Task ``voice-encoder``: speech → face feature by the three-term loss of Speech2Face (Oh et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from crossmodal.config import AudioConfig, from_dict, merge, to_dict
+from crossmodal.data.datasets import FeatureDataset
+from crossmodal.data.features import TABLE
+from crossmodal.errors import ConfigError, SpaceMismatchError
+from crossmodal.losses.speech2face import FaceLoss, Layer, Speech2FaceLoss
+from crossmodal.models import build, classes
+from crossmodal.models.face_decoder import FaceDecoder
+from crossmodal.models.face_features import FaceFeatures, FaceNetFeatures, VGGFaceFeatures
+from crossmodal.models.voice_encoder import ASTVoiceEncoder, ASTVoiceEncoderConfig, ConvVoiceEncoder
+from crossmodal.training.task import Task
+
+
+@dataclass(frozen=True)
+class VoiceEncoderTaskConfig:
+    """The ``config`` part of a voice encoder recipe."""
+
+    data: Path
+    """Prepared data: ``waveform``, and the target face feature or the chips to compute it from."""
+    kind: Literal["voice-encoder-conv", "voice-encoder-ast"] = "voice-encoder-conv"
+    size: Literal["full", "debug"] = "full"
+    model: dict[str, Any] = field(default_factory=dict)
+    """What differs from that network's configuration; ``output_space`` chooses the target feature."""
+    seconds: float = AudioConfig().s2f_seconds
+    """Length of a training crop; shorter clips are repeated."""
+    loss: FaceLoss = "full"
+    """``full``, or an ablation: ``l1`` or ``normalised-l2``."""
+    feature_weight: float = 0.025
+    """λ₁"""
+    distillation_weight: float = 200.0
+    """λ₂"""
+    temperature: float = 2.0
+    """T of the distillation."""
+    decoder: Path | None = None
+    """A bundle whose face decoder's first layer the loss compares; without one it compares the features."""
+    face_weights: Path | None = None
+    """Weights of the face network (``vggface-4096``, ``facenet-512``): makes targets of chips, and VGG-Face's last
+    layer is what the distillation compares. Not needed for a feature that was prepared (``dlib-128``)."""
+    ast_weights: Path | None = None
+    """Folder of a pretrained audio spectrogram transformer to start from."""
+
+    def __post_init__(self) -> None:
+        if self.seconds < 1:
+            raise ConfigError(f"{self.seconds} s is shorter than the second it needs", source="voice-encoder.seconds")
+        if self.ast_weights and self.kind != "voice-encoder-ast":
+            raise ConfigError("is for voice-encoder-ast only", source="voice-encoder.ast_weights")
+        space = self.network().output_space
+        if space not in TABLE and not self.face_weights:
+            remedy = "give config.face_weights, the file of that face network, or another output_space"
+            raise ConfigError(f"the target {space} is not prepared but computed", source="voice-encoder", remedy=remedy)
+
+    def network(self) -> Any:
+        """The network's configuration."""
+        config_class = classes(self.kind)[1]
+        base = config_class.debug() if self.size == "debug" else config_class()  # type: ignore[attr-defined]
+        return from_dict(config_class, merge(to_dict(base), self.model), source=f"{self.kind}.model")
+
+
+def _face_network(space: str, weights: Path) -> FaceFeatures:
+    networks: dict[str, Any] = {"vggface-4096": VGGFaceFeatures, "facenet-512": FaceNetFeatures}
+    if space not in networks:
+        remedy = f"face_weights makes {' or '.join(networks)}"
+        raise ConfigError(f"no face network with weights makes {space}", source="voice-encoder", remedy=remedy)
+    return networks[space].from_file(weights)
+
+
+class VoiceEncoderTask(Task):
+    """Train :class:`~crossmodal.models.voice_encoder.ConvVoiceEncoder` or ``ASTVoiceEncoder``."""
+
+    name: ClassVar[str] = "voice-encoder"
+    Config: ClassVar[type] = VoiceEncoderTaskConfig
+    config: VoiceEncoderTaskConfig
+
+    def __init__(self, config: VoiceEncoderTaskConfig) -> None:
+        super().__init__(config)
+        if config.ast_weights:
+            start = config.network()
+            assert isinstance(start, ASTVoiceEncoderConfig)
+            network: Any = ASTVoiceEncoder.from_transformer(config.ast_weights, start)
+        else:
+            network = build(config.kind, config.model, size=config.size)
+        assert isinstance(network, ConvVoiceEncoder | ASTVoiceEncoder)
+        self.encoder = network
+        self.modules["voice-encoder"] = network
+        self.space = network.config.output_space
+        self.input = self.space if self.space in TABLE else f"chip-{self.space}"
+        face_layer: Layer | None = None
+        if self.input != self.space and config.face_weights:
+            faces = _face_network(self.space, config.face_weights)
+            self.frozen["face-features"] = faces
+            face_layer = faces.classify if isinstance(faces, VGGFaceFeatures) else None
+        self.criterion = Speech2FaceLoss(
+            self._decoder_layer(),
+            face_layer,
+            kind=config.loss,
+            feature_weight=config.feature_weight,
+            distillation_weight=config.distillation_weight,
+            temperature=config.temperature,
+        )
+
+    def _decoder_layer(self) -> Layer | None:
+        """f_dec: the first layer of the decoder in ``config.decoder``.
+
+        Raises:
+            SpaceMismatchError: that decoder reads another face feature.
+        """
+        if self.config.decoder is None:
+            return None
+        from crossmodal.bundle import Bundle
+
+        decoder: Any = Bundle.open(self.config.decoder).load("face-decoder")
+        assert isinstance(decoder, FaceDecoder)
+        if decoder.config.input_space != self.space:
+            problem = f"its face decoder reads {decoder.config.input_space}, the voice encoder writes {self.space}"
+            raise SpaceMismatchError(problem, source=self.config.decoder, remedy="set config.model.output_space")
+        self.frozen["face-decoder"] = decoder
+        return lambda feature: decoder.first_layer((feature - decoder.feature_mean) * decoder.feature_scale)
+
+    def dataset(self, split: str) -> Dataset:
+        """Crops of ``config.seconds`` with the face (or its feature) of the same clip."""
+        crop = {"waveform": round(self.config.seconds * AudioConfig().sample_rate)}
+        return FeatureDataset.open(self.config.data, ("waveform", self.input), split, crop=crop)
+
+    def target(self, batch: Mapping[str, Any]) -> Tensor:
+        """The face features ``(B, D)`` of a batch."""
+        if self.input == self.space:
+            return batch[self.space]
+        with torch.no_grad():
+            return self.frozen["face-features"](batch[self.input])
+
+    def loss(self, phase: str, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
+        """The loss and its terms; ``cosine`` of predicted and true feature."""
+        waveform: Tensor = batch["waveform"]
+        with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+            features = self.encoder.features(waveform, seconds=None)
+        predicted, target = self.encoder(features), self.target(batch)
+        terms = self.criterion(predicted, target)
+        cosine = F.cosine_similarity(predicted.detach().float(), target.float()).mean()
+        return {**terms, "cosine": cosine}
