@@ -115,8 +115,9 @@ def fit(
         TrainingError: the loss became infinite, not a number, or exploded.
         OutputError: a checkpoint could not be written; the last good one is untouched.
     """
-    fabric = fabric or make_fabric(config)
-    fabric.launch()
+    if fabric is None:
+        fabric = make_fabric(config)
+        fabric.launch()
     run = _Run(task, config, Path(out_dir), resume, fabric)
     try:
         return run.train()
@@ -163,10 +164,9 @@ class _Run:
             start = find(config.start_from)
             check_task(start, task.name)
             load_weights(task.modules, start)
+        parallel.same_start(task.modules)
         if config.strategy == "fsdp" and self.world > 1:
-            parallel.shard(task.modules)
-        else:
-            parallel.same_start(task.modules)
+            parallel.shard(task.modules, fabric.device.type)
         fused = fabric.device.type == "cuda" and config.precision != "fp16"
         self.optimisers = {
             phase: schedules.optimiser(

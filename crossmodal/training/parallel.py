@@ -74,12 +74,17 @@ def average_buffers(modules: nn.Module) -> None:
                 average_(buffer)
 
 
-def shard(modules: nn.ModuleDict) -> None:
-    """Shard parameters, gradients and optimiser state of each module over the processes (FSDP)."""
+def shard(modules: nn.ModuleDict, device: str) -> None:
+    """Shard parameters, gradients and optimiser state of each module over the processes (FSDP).
+
+    A module gathers its parameters when it is *called*: a task that uses other methods than ``forward`` needs ``ddp``.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
     for module in modules.values():
-        fully_shard(module)
+        fully_shard(module, mesh=mesh)
 
 
 def _buckets(gradients: list[Tensor]) -> Iterable[list[Tensor]]:

@@ -174,6 +174,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = True) -> tuple[Result, Pa
 
     Raises what :func:`crossmodal.training.core.fit` raises.
     """
+    from crossmodal.training.checkpoints import find, load_weights
     from crossmodal.training.core import fit, make_fabric
 
     fabric = make_fabric(recipe.trainer)
@@ -181,6 +182,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = True) -> tuple[Result, Pa
     task = recipe.task()
     result = fit(task, recipe.trainer, out, resume=resume, fabric=fabric)
     if fabric.global_rank == 0:
+        if recipe.trainer.strategy == "fsdp":  # the trained networks are in pieces
+            task = recipe.task()
+            load_weights(task.modules, find(result.checkpoint))
         export(recipe, task, result, out / "export")
     fabric.barrier()
     return result, out / "export"
