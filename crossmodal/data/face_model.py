@@ -1,0 +1,241 @@
+"""Aligned faces → linear shape and texture model, codes of the people it was made from, and morphs of them.
+
+Cole et al. (2017, section 4.2) multiply few people by morphing: interpolating landmarks and textures of similar people.
+Here a morph is a point in the code space of :class:`~crossmodal.models.face_decoder.FaceBasis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from crossmodal.data.canonical_faces import CHIN, INNER, NECK, OUTLINE, AlignedFaces
+from crossmodal.models.face_decoder import FaceBasis, FaceCode, FaceDecoderConfig
+
+
+@dataclass
+class FaceModel:
+    """A filled basis and the codes of the people it was made from."""
+
+    basis: FaceBasis
+    codes: FaceCode
+    """``(N, ...)`` of the training people."""
+    mirrored: np.ndarray
+    """``(N,)`` bool: who was mirrored so that all partings are on one side."""
+
+
+def same_side(aligned: AlignedFaces, chosen: Sequence[int]) -> np.ndarray:
+    """Who of ``chosen`` to mirror so that asymmetric hair agrees ``(N,)`` bool: averages then stay sharp."""
+    luma = aligned.textures[chosen][..., :3].mean(-1) * (aligned.textures[chosen][..., 3] / 255.0)
+    luma = luma[:, : aligned.frame.size // 2, :]  # partings are above the middle
+    small = np.stack([ndimage.zoom(plane, 0.125, order=1) for plane in luma])
+    odd = (small - small[:, :, ::-1]).reshape(len(small), -1)
+    sign = np.where(odd @ odd[np.argmax((odd**2).sum(1))] >= 0, 1.0, -1.0)
+    for _ in range(20):
+        sign = np.where(odd @ (sign @ odd) >= 0, 1.0, -1.0)
+    return sign < 0
+
+
+def mirror_faces(aligned: AlignedFaces, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(N, L, 2)`` and textures ``(N, H, W, 4)`` with the people of ``who`` ``(N,)`` mirrored."""
+    points, textures = aligned.points.copy(), aligned.textures.copy()
+    flipped = points * [-1, 1] + [2 * aligned.frame.centre, 0]
+    points[who] = flipped[who][:, aligned.mirror]
+    textures[who] = textures[who][:, :, ::-1]
+    return points, textures
+
+
+def regions(aligned: AlignedFaces) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the face block ``(H, W)`` (face and neck, feathered; the rest is hair) and the vignette ``(H, W)``."""
+    from crossmodal.data.canonical_faces import _inside
+
+    frame, mean = aligned.frame, aligned.mean_points
+    rows, columns = np.mgrid[0 : frame.size, 0 : frame.size]
+    eyes, chin = frame.eye_distance, float(mean[CHIN, 1])
+    face = _inside(mean[[*INNER, *OUTLINE]], rows, columns)
+    neck = mean[list(NECK)]
+    throat = np.stack([neck[:, 0], np.full(2, frame.size + 5.0)], axis=-1)
+    face |= _inside(np.concatenate([neck, throat]), rows, columns)
+    weight = ndimage.gaussian_filter(face.astype(np.float32), 0.07 * eyes)
+    # The neck ends in a soft bow instead of a cut.
+    bow = rows + 0.16 * ((columns - frame.centre) / eyes) ** 2 * eyes
+    fade = np.clip((chin + 0.8 * eyes - bow) / (0.42 * eyes), 0, 1)
+    side = np.clip((1.75 * eyes - np.abs(columns - frame.centre)) / (0.35 * eyes), 0, 1)
+    return weight, (fade * fade * (3 - 2 * fade)) * side
+
+
+def _principal(data: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Components of centred ``data`` ``(N, D)`` scaled by their deviation ``(K, D)``, and unit-variance codes ``(N, K)``."""
+    values, vectors = np.linalg.eigh(data @ data.T)
+    order = np.argsort(values)[::-1][: min(count, len(data) - 1)]
+    deviation = np.sqrt(np.maximum(values[order], 1e-12) / len(data))
+    codes = vectors[:, order] * np.sqrt(len(data))  # (N, K)
+    components = (codes.T @ data) / len(data)  # (K, D); norm = deviation
+    keep = deviation > 1e-6 * deviation[0]
+    full_components = np.zeros((count, data.shape[1]), dtype=np.float32)
+    full_codes = np.zeros((len(data), count), dtype=np.float32)
+    full_components[: len(order)][keep] = components[keep]
+    full_codes[:, : len(order)][:, keep] = codes[:, keep]
+    return full_components, full_codes
+
+
+def build_model(aligned: AlignedFaces, chosen: Sequence[int], config: FaceDecoderConfig) -> FaceModel:
+    """Principal components of shape, face texture and hair texture of the people ``chosen``."""
+    flip = np.zeros(len(aligned.names), dtype=bool)
+    flip[list(chosen)] = same_side(aligned, chosen)
+    points, textures = mirror_faces(aligned, flip)
+    points, rgba = points[list(chosen)], textures[list(chosen)].astype(np.float32) / 255
+    weight, vignette = regions(aligned)
+    # The mean stays the frame's mean shape, to which the textures were warped; its codes need not be centred.
+    shape_mean = points.mean(0)
+    inner = config.landmarks - config.silhouette
+    centred = points - shape_mean
+    template, shape_codes = _principal(centred[:, :inner].reshape(len(points), -1), config.shape_components)
+    # The silhouette goes with the head's shape as far as it can be told from it; the rest is hair.
+    outline = centred[:, inner:].reshape(len(points), -1)
+    head = shape_codes[:, :10]
+    follows = np.linalg.solve(head.T @ head + 0.3 * len(points) * np.eye(head.shape[1]), head.T @ outline)
+    outline = (outline - head @ follows).astype(np.float32)
+    shape = np.zeros((config.shape_components, config.landmarks, 2), dtype=np.float32)
+    shape[:, :inner] = template.reshape(-1, inner, 2)
+    shape[: len(follows), inner:] = follows.reshape(-1, config.silhouette, 2)
+    alpha = rgba[..., 3:]
+    mean_alpha = alpha.mean(0)
+    colour = (rgba[..., :3] * alpha).sum(0) / np.maximum(alpha.sum(0), 0.5)
+    outside = (alpha.sum(0) < 0.5)[..., 0]
+    colour[outside] = rgba[..., :3].mean(0)[outside]
+    mean = np.concatenate([colour, mean_alpha], axis=-1)  # (H, W, 4)
+    difference = rgba - mean
+    difference[..., :3] *= alpha  # colour where there is nothing means nothing
+    channels_first = np.moveaxis(difference, -1, 1)  # (N, 4, H, W)
+    face, face_codes = _principal((channels_first * weight).reshape(len(rgba), -1), config.face_components)
+    rest = (channels_first * (1 - weight)).reshape(len(rgba), -1)
+    # Texture and silhouette of the hair together, both with an equal share of the variance.
+    balance = float(np.sqrt((rest**2).sum() / max(float((outline**2).sum()), 1e-6)))
+    hair, hair_codes = _principal(np.concatenate([rest, balance * outline], axis=1), config.hair_components)
+    hair, moved = hair[:, : rest.shape[1]], hair[:, rest.shape[1] :] / balance
+    basis = FaceBasis(config)
+    size = config.size
+    basis.fill(
+        mean_points=torch.from_numpy(aligned.mean_points),
+        shape_mean=torch.from_numpy(shape_mean.astype(np.float32)),
+        shape_basis=torch.from_numpy(shape),
+        outline_basis=torch.from_numpy(moved.reshape(-1, config.silhouette, 2)),
+        mean_texture=torch.from_numpy(np.moveaxis(mean, -1, 0).astype(np.float32)),
+        face_basis=torch.from_numpy(face.reshape(-1, 4, size, size)),
+        hair_basis=torch.from_numpy(hair.reshape(-1, 4, size, size)),
+        vignette=torch.from_numpy(vignette[None].astype(np.float32)),
+    )
+    codes = FaceCode(*(torch.from_numpy(c) for c in (shape_codes, face_codes, hair_codes)))
+    return FaceModel(basis, codes, flip[list(chosen)])
+
+
+def project(basis: FaceBasis, points: np.ndarray, textures: np.ndarray, weight: np.ndarray) -> FaceCode:
+    """Codes of faces that the basis was not made from: the best that the decoder could do for them.
+
+    Args:
+        basis: a filled basis.
+        points: ``(N, L, 2)`` landmarks.
+        textures: ``(N, H, W, 4)`` uint8 aligned textures.
+        weight: of the face block, see :func:`regions`.
+    """
+
+    def code(data: Tensor, components: Tensor) -> Tensor:
+        return data @ components.T / components.square().sum(1).clamp_min(1e-12)
+
+    rgba = torch.from_numpy(textures.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    difference = rgba - basis.mean_texture
+    difference[:, :3] *= rgba[:, 3:]
+    mask = torch.from_numpy(weight.astype(np.float32))
+    inner = basis.mean_points.shape[0] - basis.outline_basis.shape[1]
+    centred = torch.from_numpy(points.astype(np.float32)) - basis.shape_mean
+    shape = code(centred[:, :inner].flatten(1), basis.shape_basis[:, :inner].flatten(1))
+    follows = torch.einsum("bs,slc->blc", shape, basis.shape_basis[:, inner:])
+    outline = (centred[:, inner:] - follows).flatten(1)
+    rest = (difference * (1 - mask)).flatten(1)
+    hair, moved = basis.hair_basis.flatten(1), basis.outline_basis.flatten(1)
+    balance = (hair.square().sum() / moved.square().sum().clamp_min(1e-12)).sqrt()
+    return FaceCode(
+        shape,
+        code((difference * mask).flatten(1), basis.face_basis.flatten(1)),
+        code(torch.cat([rest, balance * outline], 1), torch.cat([hair, balance * moved], 1)),
+    )
+
+
+@dataclass
+class HairStyles:
+    """Hair styles, each of a few people, and how hair goes with the face."""
+
+    hair: Tensor
+    """``(K, H)`` code of each style."""
+    face: Tensor
+    """``(K, F)`` face code of the people it comes from."""
+    members: Tensor
+    """``(K, N)`` share of each person in the style; rows sum to 1."""
+    follow: Tensor
+    """``(F, H)`` linear map from a change of face code to the change of hair code that goes with it (skin tone)."""
+
+
+def hair_styles(codes: FaceCode, count: int, seed: int = 0) -> HairStyles:
+    """Cluster the hair of ``N`` people into ``count`` styles: each the blend of the most typical member and the mean."""
+    from scipy.cluster.vq import kmeans2
+
+    hair, face = codes.hair.double().numpy(), codes.face.double().numpy()
+    people = len(hair)
+    # The first components carry what the eye sees as style; the later ones are strands.
+    scaled = hair / np.sqrt(1.0 + np.arange(hair.shape[1]) / 3)
+    centres, labels = kmeans2(scaled, min(count, people), minit="++", seed=seed, iter=50)
+    members = np.zeros((count, people))
+    for k in range(count):
+        inside = np.flatnonzero(labels == k)
+        if not len(inside):
+            members[k, k % people] = 1.0
+            continue
+        members[k, inside] = 0.45 / len(inside)
+        typical = inside[np.argmin(((scaled[inside] - centres[k]) ** 2).sum(1))]
+        members[k, typical] += 0.55
+    tone = face[:, :8]
+    follow = np.zeros((face.shape[1], hair.shape[1]))
+    follow[: tone.shape[1]] = np.linalg.solve(tone.T @ tone + 0.3 * people * np.eye(tone.shape[1]), tone.T @ hair)
+    tensors = (members @ hair, members @ face, members, follow)
+    return HairStyles(*(torch.from_numpy(t).float() for t in tensors))
+
+
+def draw_morphs(codes: FaceCode, count: int, rng: np.random.Generator) -> tuple[FaceCode, np.ndarray]:
+    """Random mixtures of two to four people, shape and texture partly decoupled, some exaggerated.
+
+    Args:
+        codes: of ``N`` people.
+        count: how many morphs.
+        rng: source of randomness.
+
+    Returns:
+        Codes of ``count`` morphs, and the weight of each person in their texture ``(count, N)``.
+    """
+    people = codes.shape.shape[0]
+    texture_weights = np.zeros((count, people), dtype=np.float32)
+    shape_weights = np.zeros((count, people), dtype=np.float32)
+    for row in range(count):
+        who = rng.choice(people, size=rng.integers(2, 5), replace=False)
+        texture_weights[row, who] = rng.dirichlet(np.full(len(who), 0.7))
+        shape_weights[row, who] = 0.6 * texture_weights[row, who] + 0.4 * rng.dirichlet(np.full(len(who), 0.7))
+    gain = rng.uniform(0.9, 1.5, (count, 1)).astype(np.float32)
+
+    def mix(weights: np.ndarray, values: Tensor, noise: float, exaggerate: bool) -> Tensor:
+        mixed = weights @ values.numpy()
+        if exaggerate:
+            mixed = mixed * gain
+        scale = values.std(0).numpy()
+        return torch.from_numpy(mixed + (noise * rng.standard_normal(mixed.shape) * scale).astype(np.float32))
+
+    morphs = FaceCode(
+        mix(shape_weights, codes.shape, 0.3, True),
+        mix(texture_weights, codes.face, 0.3, True),
+        mix(texture_weights, codes.hair, 0.1, False),
+    )
+    return morphs, texture_weights

@@ -1,0 +1,315 @@
+"""Face feature → canonical face: landmarks and an aligned texture, joined by a differentiable spline warp.
+
+Cole et al., "Synthesizing Normalized Faces from Facial Identity Features" (CVPR 2017): a first fully connected layer,
+then one head for landmarks and one for the texture in the mean shape, then a warp of the texture to the landmarks. The
+result is a frontal, neutral, evenly lit face; here a head with neck on a flat background.
+
+Two texture decoders: ``basis``, a linear basis of face and of hair textures, which few people suffice to train, and
+``conv``, the transposed convolutions of the paper. Both write colour and alpha; what is behind the head is never part of
+the texture, so there is no halo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crossmodal.errors import ConfigError
+from crossmodal.models.quantised import pack_basis, unpack_basis
+from crossmodal.models.thin_plate import warp, with_anchors
+
+
+@dataclass(frozen=True)
+class FaceDecoderConfig:
+    """Size of the decoder; the defaults are the starter's."""
+
+    input_space: str = "dlib-128"
+    """Name of the feature space that is decoded."""
+    input_size: int = 128
+    """Components of a feature."""
+    size: int = 384
+    """Height and width of the face, in pixels."""
+    landmarks: int = 216
+    """Points of the shape: a template of 189, then the silhouette."""
+    silhouette: int = 27
+    """How many of the landmarks, the last ones, lie on the silhouette; they go with the hair."""
+    texture: Literal["basis", "conv"] = "basis"
+    """``basis``: linear; ``conv``: transposed convolutions (Cole et al.)."""
+    hidden: tuple[int, ...] = (512, 512)
+    """Fully connected layers beside the linear path; the first is what Speech2Face's loss compares."""
+    dropout: float = 0.1
+    shape_components: int = 40
+    face_components: int = 64
+    """Linear components of face and neck."""
+    hair_components: int = 48
+    """Linear components of hair, ears and silhouette."""
+    styles: int = 32
+    """Hair styles between which the decoder chooses."""
+    style_sharpness: float = 2.5
+    """How decidedly it chooses: 1 blends styles by their probability (a ghost of many), more takes the likeliest."""
+    conv_channels: tuple[int, ...] = (256, 192, 128, 96, 64, 48, 32)
+    """``conv``: channels from the smallest map on; each further one doubles height and width."""
+    background: tuple[float, float, float] = (0.925, 0.93, 0.94)
+    """Colour behind the head, RGB in [0, 1]."""
+    limit: float = 3.0
+    """Standard deviations at which a component saturates."""
+
+    def __post_init__(self) -> None:
+        if min(self.input_size, self.size, self.landmarks, *self.hidden, *self.conv_channels) < 1:
+            raise ConfigError("sizes must be at least 1", source="face-decoder")
+        if not self.hidden:
+            raise ConfigError("needs a hidden layer", source="face-decoder.hidden")
+        if self.texture == "conv" and self.size % 2 ** (len(self.conv_channels) - 1):
+            factor = 2 ** (len(self.conv_channels) - 1)
+            raise ConfigError(f"{self.size} is no multiple of {factor}", source="face-decoder.size")
+
+    @classmethod
+    def debug(cls) -> FaceDecoderConfig:
+        """Runs in milliseconds."""
+        return cls(
+            size=64,
+            landmarks=20,
+            silhouette=6,
+            hidden=(16,),
+            shape_components=4,
+            face_components=5,
+            hair_components=3,
+            styles=4,
+            conv_channels=(8, 8, 8, 8),
+        )
+
+
+class DecodedFace(NamedTuple):
+    """A batch of faces."""
+
+    image: Tensor
+    """``(B, 3, H, W)`` RGB in [0, 1]."""
+    landmarks: Tensor
+    """``(B, L, 2)`` pixels (x, y)."""
+    texture: Tensor
+    """``(B, 3, H, W)`` the texture in the mean shape, before the warp."""
+
+
+class FaceCode(NamedTuple):
+    """What a face is made of, in standard deviations."""
+
+    shape: Tensor
+    """``(B, S)``"""
+    face: Tensor
+    """``(B, F)``"""
+    hair: Tensor
+    """``(B, H)``"""
+
+
+class FaceBasis(nn.Module):
+    """Linear shape and texture: ``mean + basis · code``. Filled by :meth:`fill`; empty (grey, no shape) before."""
+
+    mean_points: Tensor
+    shape_mean: Tensor
+    shape_basis: Tensor
+    mean_texture: Tensor
+    face_basis: Tensor
+    hair_basis: Tensor
+    outline_basis: Tensor
+    vignette: Tensor
+
+    def __init__(self, config: FaceDecoderConfig) -> None:
+        super().__init__()
+        size = config.size
+        ring = torch.linspace(0, 2 * torch.pi, config.landmarks + 1)[:-1]
+        circle = torch.stack([ring.cos(), ring.sin()], dim=-1) * size / 4 + size / 2
+        self.register_buffer("mean_points", circle)  # where the texture's landmarks lie
+        self.register_buffer("shape_mean", circle.clone())
+        self.register_buffer("shape_basis", torch.zeros(config.shape_components, config.landmarks, 2))
+        self.register_buffer("outline_basis", torch.zeros(config.hair_components, config.silhouette, 2))
+        self.register_buffer("mean_texture", torch.full((4, size, size), 0.5))
+        self.register_buffer("face_basis", torch.zeros(config.face_components, 4, size, size))
+        self.register_buffer("hair_basis", torch.zeros(config.hair_components, 4, size, size))
+        self.register_buffer("vignette", torch.ones(1, size, size))
+
+    def fill(self, **tensors: Tensor) -> None:
+        """Set buffers by name; shapes must agree.
+
+        Raises:
+            ConfigError: a tensor has another shape.
+        """
+        for name, value in tensors.items():
+            buffer = self.get_buffer(name)
+            if buffer.shape != value.shape:
+                raise ConfigError(f"expected {tuple(buffer.shape)}, got {tuple(value.shape)}", source=name)
+            buffer.copy_(value)
+
+    def points(self, shape: Tensor, hair: Tensor) -> Tensor:
+        """``(B, S)``, ``(B, H)`` → landmarks ``(B, L, 2)``: the hair moves the silhouette."""
+        points = self.shape_mean + torch.einsum("bs,slc->blc", shape, self.shape_basis)  # (B, L, 2)
+        outline = torch.einsum("bh,hlc->blc", hair, self.outline_basis)
+        return points + F.pad(outline, (0, 0, points.shape[1] - outline.shape[1], 0))
+
+    def texture(self, face: Tensor, hair: Tensor) -> Tensor:
+        """``(B, F)``, ``(B, H)`` → RGBA ``(B, 4, H, W)``, not clamped."""
+        pixels = self.mean_texture.flatten() + face @ self.face_basis.flatten(1) + hair @ self.hair_basis.flatten(1)
+        return pixels.view(-1, *self.mean_texture.shape)
+
+
+class ConvTexture(nn.Module):
+    """Fully connected layer, then transposed convolutions to an RGBA texture (Cole et al., section 3.2)."""
+
+    def __init__(self, input_size: int, config: FaceDecoderConfig) -> None:
+        super().__init__()
+        channels = config.conv_channels
+        self.start = config.size // 2 ** (len(channels) - 1)
+        self.dense = nn.Linear(input_size, channels[0] * self.start**2)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in zip(channels, channels[1:])
+        )
+        self.norm = nn.ModuleList(nn.GroupNorm(min(8, b), b) for b in channels[1:])
+        self.colour = nn.Conv2d(channels[-1], 4, kernel_size=3, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(B, D)`` → RGBA ``(B, 4, H, W)``, not clamped."""
+        x = F.relu(self.dense(hidden)).view(hidden.shape[0], -1, self.start, self.start)
+        for up, norm in zip(self.up, self.norm):
+            x = F.relu(norm(up(x)))  # (B, C, 2h, 2w)
+        return self.colour(x) + 0.5
+
+
+class FaceDecoder(nn.Module):
+    """Face feature → canonical face."""
+
+    kind: ClassVar[str] = "face-decoder"
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+    style_hair: Tensor
+    style_face: Tensor
+    follow: Tensor
+
+    def __init__(self, config: FaceDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("feature_mean", torch.zeros(config.input_size))
+        self.register_buffer("feature_scale", torch.ones(()))
+        self.first_layer = nn.Linear(config.input_size, config.hidden[0])
+        """What Speech2Face's loss compares as ``f_dec``."""
+        layers: list[nn.Module] = []
+        for a, b in zip(config.hidden, config.hidden[1:]):
+            layers += [nn.Dropout(config.dropout), nn.Linear(a, b), nn.GELU()]
+        self.trunk = nn.Sequential(*layers, nn.Dropout(config.dropout))
+        outputs = config.shape_components + config.face_components
+        self.linear = nn.Linear(config.input_size, outputs)
+        self.bend = nn.Linear(config.hidden[-1], outputs)
+        nn.init.zeros_(self.bend.weight)
+        nn.init.zeros_(self.bend.bias)
+        self.style = nn.Linear(config.input_size, config.styles)
+        self.style_bend = nn.Linear(config.hidden[-1], config.styles, bias=False)
+        nn.init.zeros_(self.style_bend.weight)
+        # Hair, and face, of each style; and how hair (with the ears' and temples' skin) goes with the face.
+        self.register_buffer("style_hair", torch.zeros(config.styles, config.hair_components))
+        self.register_buffer("style_face", torch.zeros(config.styles, config.face_components))
+        self.register_buffer("follow", torch.zeros(config.face_components, config.hair_components))
+        self.basis = FaceBasis(config)
+        if config.texture == "conv":
+            self.conv = ConvTexture(config.hidden[-1] + config.input_size, config)
+
+    def hidden(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, D)`` → standardised feature ``(B, D)`` and hidden state ``(B, hidden[-1])``."""
+        x = (feature - self.feature_mean) * self.feature_scale
+        return x, self.trunk(F.gelu(self.first_layer(x)))
+
+    def code(self, feature: Tensor) -> FaceCode:
+        """``(B, D)`` → components, each within ± ``config.limit``."""
+        return self._code(*self.hidden(feature))
+
+    def _code(self, x: Tensor, h: Tensor) -> FaceCode:
+        values = self.linear(x) + self.bend(h)  # (B, S + F)
+        shape, face = values.split([self.config.shape_components, self.config.face_components], dim=-1)
+        shape, face = self._limit(shape), self._limit(face)
+        chosen = (self.style_logits(x, h) * self.config.style_sharpness).softmax(-1)  # (B, styles)
+        return FaceCode(shape, face, self.hair(chosen, face))
+
+    def hair(self, chosen: Tensor, face: Tensor) -> Tensor:
+        """Hair of a weighted choice of styles ``(B, styles)``, its skin toned to the face ``(B, F)`` → ``(B, H)``."""
+        return self._limit(chosen @ self.style_hair + (face - chosen @ self.style_face) @ self.follow)
+
+    def style_logits(self, x: Tensor, h: Tensor) -> Tensor:
+        """``(B, styles)``: which hair the feature suggests."""
+        return self.style(x) + self.style_bend(h)
+
+    def _limit(self, values: Tensor) -> Tensor:
+        """Identity for small values, saturating at ± limit."""
+        return values / (1 + (values / self.config.limit).square().square()).pow(0.25)
+
+    def render(self, code: FaceCode) -> DecodedFace:
+        """Components → face, by the linear texture basis."""
+        return self.compose(self.basis.texture(code.face, code.hair), self.basis.points(code.shape, code.hair))
+
+    def compose(self, texture: Tensor, landmarks: Tensor) -> DecodedFace:
+        """Warp a texture to landmarks and put it before the background.
+
+        Args:
+            texture: RGBA ``(B, 4, H, W)`` in the mean shape.
+            landmarks: ``(B, L, 2)`` pixels.
+        """
+        size = self.config.size
+        rgba = torch.cat([texture[:, :3], self.firm(texture[:, 3:]) * self.basis.vignette], dim=1)
+        moved = warp(rgba, with_anchors(self.basis.mean_points[None], size), with_anchors(landmarks, size))
+        alpha = moved[:, 3:].clamp(0, 1)  # (B, 1, H, W)
+        behind = moved.new_tensor(self.config.background).view(1, 3, 1, 1)
+        image = moved[:, :3].clamp(0, 1) * alpha + behind * (1 - alpha)
+        return DecodedFace(image, landmarks, texture[:, :3].clamp(0, 1))
+
+    @staticmethod
+    def firm(alpha: Tensor) -> Tensor:
+        """Make the soft edge that an average of many silhouettes has as firm as one silhouette's: 0.25–0.75 → 0–1."""
+        t = ((alpha - 0.25) * 2).clamp(0, 1)
+        return t * t * (3 - 2 * t)
+
+    def forward(self, feature: Tensor) -> DecodedFace:
+        """Decode features.
+
+        Args:
+            feature: ``(B, D)`` in ``config.input_space``.
+
+        Returns:
+            The faces, ``config.size`` square.
+
+        Raises:
+            ConfigError: the features have another size.
+        """
+        if feature.ndim != 2 or feature.shape[1] != self.config.input_size:
+            problem = f"expected features (B, {self.config.input_size}), got {tuple(feature.shape)}"
+            raise ConfigError(problem, source="face-decoder", remedy=f"use features of {self.config.input_space}")
+        x, h = self.hidden(feature)
+        code = self._code(x, h)
+        if self.config.texture == "basis":
+            return self.render(code)
+        return self.compose(self.conv(torch.cat([x, h], dim=-1)), self.basis.points(code.shape, code.hair))
+
+    def export_state(self) -> dict[str, Tensor]:
+        """Compressed weights: the texture basis as 8-bit integers, what lies outside its support left out."""
+        state = {k: v.half() if v.numel() > 1024 else v.clone() for k, v in self.state_dict().items()}
+        state["basis.mean_texture"] = (self.basis.mean_texture.clamp(0, 1) * 255).round().to(torch.uint8)
+        state["basis.vignette"] = (self.basis.vignette.clamp(0, 1) * 255).round().to(torch.uint8)
+        for name in ("basis.face_basis", "basis.hair_basis"):
+            del state[name]
+            state.update(pack_basis(name, self.state_dict()[name]))
+        return state
+
+    def load_export(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of :meth:`export_state`.
+
+        Raises:
+            KeyError, RuntimeError: the tensors do not fit the config.
+        """
+        rest = dict(tensors)
+        state: dict[str, Tensor] = {}
+        for name in ("basis.face_basis", "basis.hair_basis"):
+            state[name] = unpack_basis(name, rest, self.config.size)
+        for name in ("basis.mean_texture", "basis.vignette"):
+            state[name] = rest.pop(name).float() / 255
+        state.update({k: v.float() if v.dtype == torch.float16 else v for k, v in rest.items()})
+        self.load_state_dict(state)
