@@ -234,7 +234,7 @@ def load(source: Any, *, sample_rate: int | None = None, max_seconds: float | No
         AudioError: NaN or infinite samples, an array of unknown rate or type, or longer than ``max_seconds``.
 
     Warns:
-        InputWarning: the file ends early or is damaged in places, or the sound is clipped to a square wave.
+        InputWarning: the file ends early or is damaged in places, or the sound is clipped towards a square wave.
     """
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
@@ -249,8 +249,8 @@ def load(source: Any, *, sample_rate: int | None = None, max_seconds: float | No
     if not np.isfinite(samples).all():
         raise AudioError("holds NaN or infinite samples", source=name, remedy="export it again")
     samples = _fit_range(samples)
-    if _is_square(samples):
-        _warn(f"{name}: is clipped to a square wave: expect poor results; record it at a lower level")
+    if _is_clipped(samples):
+        _warn(f"{name}: is badly clipped: expect poor results; record it at a lower level")
     return np.ascontiguousarray(_fit_range(media.resample(samples, rate, CONFIG.sample_rate)))
 
 
@@ -351,11 +351,18 @@ def _fit_range(samples: np.ndarray) -> np.ndarray:
     return (samples / np.float32(peak)).clip(-1.0, 1.0) if peak > 1.0 else samples
 
 
-def _is_square(samples: np.ndarray) -> bool:
-    """Whether over 15 % of the samples lie within 2 % of the peak: a sine has 13 %, speech below 1 %."""
-    centred = np.abs(samples - samples.mean())
-    peak = centred.max(initial=0.0)
-    return bool(len(samples) >= 400 and peak > _SILENCE and np.mean(centred >= 0.98 * peak) > 0.15)
+def _is_clipped(samples: np.ndarray) -> bool:
+    """Whether the wave has been cut to a square: over 40 % of it within 2 % of its peak, or over 5 % exactly there.
+
+    "Exactly there" counts three equal samples in a row, which no sine or speech holds at its peak.
+    """
+    level = np.abs(samples - samples.mean())
+    peak = level.max(initial=0.0)
+    if len(samples) < 400 or peak < _SILENCE:
+        return False
+    at_peak = ((samples == samples.max()) | (samples == samples.min())) & (level > 0.5 * peak)
+    flat = at_peak[:-2] & at_peak[1:-1] & at_peak[2:]
+    return bool(np.mean(level >= 0.98 * peak) > 0.4 or flat.mean() > 0.05)
 
 
 def _is_tone(samples: np.ndarray) -> bool:

@@ -140,7 +140,9 @@ def decode(source: Any, *, max_seconds: float | None = MAX_SECONDS) -> Decoded:
         size = file.seek(0, io.SEEK_END)
         if not size:
             raise UnreadableAudioError("is empty", source=name, remedy="check the recording or download")
-        readers = [_read_sndfile, _read_ffmpeg] if _sndfile_knows(head) else [_read_ffmpeg, _read_sndfile]
+        readers = [_read_ffmpeg]
+        if not head.startswith((b"ID3", b"\xff")):  # libsndfile prints on damaged MP3
+            readers.insert(0 if _sndfile_knows(head) else 1, _read_sndfile)
         decoded: Decoded | None = None
         for reader in readers:
             file.seek(0)
@@ -224,7 +226,7 @@ def read_tags(source: Any) -> dict[str, str]:
 
 
 def _sndfile_knows(head: bytes) -> bool:
-    """Whether libsndfile is the reader to try first. MP3 is left to FFmpeg: libsndfile prints on damaged ones."""
+    """Whether libsndfile is the reader to try first."""
     return head[:4] in (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
 
 
