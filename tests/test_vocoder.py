@@ -70,28 +70,32 @@ def test_analysis_is_the_shared_stft_and_synthesis_its_inverse() -> None:
     torch.testing.assert_close(vocoder.synthesise(spectrum)[:, 2:-1].flatten(1), wave, atol=1e-5, rtol=1e-4)
 
 
-def test_projections_are_griffin_lim() -> None:
-    """The same as accelerated Griffin–Lim written with torch.stft and torch.istft, away from the edges."""
+def test_projections_are_the_admm_iteration() -> None:
+    """The same as the published three-variable ADMM written with torch.stft and torch.istft, away from the edges."""
     torch.manual_seed(0)
-    vocoder = HarmonicVocoder(VocoderConfig.debug())
+    vocoder = HarmonicVocoder(VocoderConfig(channels=16, blocks=1, kernel=3, relaxation=0.75))
+    rho = 3.0  # β = ρ / (1 + ρ)
     wave = torch.from_numpy(voice(150, 2.0))
     window = torch.hann_window(800)
 
-    def stft(x: torch.Tensor) -> torch.Tensor:
+    def consistent(spectrum: torch.Tensor) -> torch.Tensor:
+        x = torch.istft(spectrum, 1024, 200, 800, window, length=len(wave))
         return torch.stft(x, 1024, 200, 800, window, return_complex=True, pad_mode="constant")
 
-    magnitude = stft(wave).abs()  # (513, 161)
+    def impose(spectrum: torch.Tensor) -> torch.Tensor:
+        return spectrum / spectrum.abs().clamp_min(1e-12) * magnitude
+
+    magnitude = torch.stft(wave, 1024, 200, 800, window, return_complex=True, pad_mode="constant").abs()  # (513, 161)
     start = torch.polar(magnitude, torch.rand_like(magnitude) * 6.28)
     # torch.stft centres the window in the FFT frame, the vocoder puts it at its beginning
     shift = torch.exp(2j * torch.pi * torch.arange(513) * 112 / 1024)
     mine = vocoder.project((start * shift[:, None]).T[None], magnitude.T[None].contiguous(), 5)[0]
-    spectrum, previous = start, None
+    x, z, u = start, start, torch.zeros_like(start)
     for _ in range(5):
-        rebuilt = stft(torch.istft(spectrum, 1024, 200, 800, window, length=len(wave)))
-        target = rebuilt if previous is None else rebuilt - 0.99 / 1.99 * previous
-        previous = rebuilt
-        spectrum = target / target.abs().clamp_min(1e-12) * magnitude
-    reference = torch.istft(spectrum, 1024, 200, 800, window, length=len(wave))
+        x = impose(z - u)
+        z = (rho * consistent(x + u) + x + u) / (1 + rho)
+        u = u + x - z
+    reference = torch.istft(impose(z - u), 1024, 200, 800, window, length=len(wave))
     middle = slice(8000, 24000)
     error = (mine[middle] - reference[middle]).norm() / reference[middle].norm()
     assert error < 0.02
@@ -226,7 +230,7 @@ def test_bad_shapes_and_settings_are_refused() -> None:
         vocoder(torch.zeros(1, 80, 10), torch.zeros(1, 10))
     with pytest.raises(ValueError, match="f0"):
         vocoder(torch.zeros(1, 100, 10), torch.zeros(1, 9))
-    for wrong in ({"kernel": 4}, {"blocks": 0}, {"comb_bins": 600}, {"projections": -1}, {"momentum": 2.0}):
+    for wrong in ({"kernel": 4}, {"blocks": 0}, {"comb_bins": 600}, {"projections": -1}, {"relaxation": 0.0}):
         with pytest.raises(ConfigError):
             VocoderConfig(**wrong)
 
@@ -253,17 +257,18 @@ def _task(features: SpeechFeatures, **changes: object) -> VocoderTask:
 def test_task_overfits_ten_crops(features: SpeechFeatures) -> None:
     torch.manual_seed(0)
     task = _task(features, smoothing=0.0, gain_db=0.0)
+    torch.nn.init.normal_(task.vocoder.head.weight, std=0.5)  # an untrained vocoder is too good to show learning
     data = task.dataset("train")
     batch = task.collate([data[i % len(data)] for i in range(10)])
     optimiser = torch.optim.AdamW(task.parameters("generator"), 1e-2)
     losses = []
-    for step in range(40):
+    for step in range(25):
         loss = task.loss("generator", batch, step)["loss"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
 def test_phases_follow_the_config_and_adversarial_steps_move_both_sides(features: SpeechFeatures) -> None:

@@ -7,11 +7,12 @@ Everything but the last overlap-add runs at frame rate (80 frames a second), whi
 2. the source is a band-limited pulse train at the pitch, and white noise (the source–filter model of Wang et al.,
    "Neural Source-Filter Waveform Models", 2019, here in the STFT domain);
 3. a ConvNeXt trunk (Liu et al., 2022; as a vocoder: Siuzdak, "Vocos", ICLR 2024) reads mel, pitch and the source's
-   comb; it predicts a correction of the magnitude and, for each bin, a complex filter of the pulses and a gain of the
-   noise, which give the first phase;
-4. a few fast Griffin–Lim projections (Perraudin et al., WASPAA 2013, algorithm 2) with that magnitude make the phases
-   of neighbouring frames agree. They are differentiable: the trunk is trained through them (as in Masuyama et al.,
-   "Deep Griffin–Lim Iteration", ICASSP 2019, though with no network between the projections).
+   comb; for each bin it predicts a correction of the magnitude and how far the pulses' comb shapes it, and a complex
+   filter of the pulses and a gain of the noise, which give the first phase;
+4. a few Griffin–Lim-like projections with that magnitude make the phases of neighbouring frames agree (ADMM form:
+   Masuyama, Yatabe, Oikawa, "Griffin–Lim Like Phase Recovery via Alternating Direction Method of Multipliers", IEEE SPL
+   2019; it needs a quarter of the iterations of accelerated Griffin–Lim). They are differentiable: the trunk is trained
+   through them.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class VocoderConfig:
     """Lowest bins of the pulse train's spectrum shown to the trunk (256 bins = 4 kHz)."""
     inversion_steps: int = 4
     """Multiplicative steps of the mel inversion."""
-    projections: int = 8
-    """Griffin–Lim projections."""
-    momentum: float = 0.99
-    """Acceleration of the projections: 0 is plain Griffin–Lim."""
+    projections: int = 12
+    """Projections between consistent spectra and the magnitude."""
+    relaxation: float = 0.8
+    """β = ρ / (1 + ρ) of the projections' ADMM penalty ρ; 1/2 is close to plain Griffin–Lim."""
     noise_seed: int = 0
     """Seed of the noise in eval mode, where the same input gives the same waveform."""
 
@@ -64,8 +65,8 @@ class VocoderConfig:
             raise ConfigError(
                 f"comb_bins must lie in 0..{audio.n_fft // 2 + 1}, not {self.comb_bins}", source="vocoder"
             )
-        if self.projections < 0 or not 0.0 <= self.momentum < 2.0:
-            raise ConfigError("projections must be >= 0 and momentum in [0, 2)", source="vocoder")
+        if self.projections < 0 or not 0.0 < self.relaxation <= 1.0:
+            raise ConfigError("projections must be >= 0 and relaxation in (0, 1]", source="vocoder")
 
     @classmethod
     def debug(cls) -> VocoderConfig:
@@ -125,8 +126,8 @@ class HarmonicVocoder(nn.Module):
             ConvNeXtBlock(config.channels, hidden, config.kernel, 1.0 / config.blocks) for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(config.channels)
-        # magnitude correction, filter of the pulses (real, imaginary), gain of the noise
-        self.head = nn.Linear(config.channels, 4 * bins)
+        # magnitude correction, share of the comb, filter of the pulses (real, imaginary), gain of the noise
+        self.head = nn.Linear(config.channels, 5 * bins)
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
 
@@ -156,32 +157,35 @@ class HarmonicVocoder(nn.Module):
             mel, f0 = mel.float(), f0.float()
             first = self.invert_mel(mel)  # (B, F, K)
             pulses, noise = self.source(f0)  # (B, F, K) complex
-            comb = pulses[..., : self.config.comb_bins].abs().square().add(1e-3).log().transpose(1, 2)
+            comb = torch.log(pulses.abs() + 0.03)  # (B, F, K)
+            shown = comb[..., : self.config.comb_bins].transpose(1, 2)
             voiced = f0 > 0
             pitch = torch.where(voiced, torch.log(f0.clamp_min(1.0) / 160.0), torch.zeros_like(f0))
-            features = torch.cat([(mel + 5.0) / 3.0, comb / 3.0, pitch[:, None], voiced[:, None].float()], dim=1)
+            features = torch.cat([(mel + 5.0) / 3.0, shown, pitch[:, None], voiced[:, None].float()], dim=1)
         hidden = self.embed(features)  # (B, C, F)
         for block in self.blocks:
             hidden = block(hidden)
-        output = self.head(self.norm(hidden.transpose(1, 2)))  # (B, F, 4 K)
+        output = self.head(self.norm(hidden.transpose(1, 2)))  # (B, F, 5 K)
         with torch.autocast(mel.device.type, enabled=False):
-            correction, real, imaginary, gain = output.float().chunk(4, dim=-1)
-            magnitude = first * torch.exp(correction.clamp(-8.0, 4.0))
+            correction, share, real, imaginary, gain = output.float().chunk(5, dim=-1)
+            magnitude = first * torch.exp((correction + share * (comb + 1.0)).clamp(-8.0, 4.0))
             spectrum = pulses * torch.complex(1.0 + real, imaginary) + noise * torch.exp(gain.clamp(-8.0, 4.0) - 3.0)
         return spectrum, magnitude
 
     def project(self, spectrum: Tensor, magnitude: Tensor, projections: int | None = None) -> Tensor:
-        """Griffin–Lim with momentum from the phase of ``spectrum``: ``(B, F, K)``, ``(B, F, K)`` → ``(B, F * hop)``."""
+        """Phase recovery from the phase of ``spectrum``: ``(B, F, K)``, ``(B, F, K)`` → ``(B, F * hop)``.
+
+        With ``P`` the projection on consistent spectra and ``A`` on the magnitude, a step is
+        ``X = A(2β P(V) + (1 − 2β) V)``, ``V ← X + β (V − P(V))``: Masuyama et al. without the dual variable.
+        """
         steps = self.config.projections if projections is None else projections
-        momentum = self.config.momentum / (1.0 + self.config.momentum)
+        beta = self.config.relaxation
         with torch.autocast(magnitude.device.type, enabled=False):
-            spectrum = with_magnitude(spectrum, magnitude)
-            previous: Tensor | None = None
+            state = spectrum = with_magnitude(spectrum, magnitude)
             for _ in range(steps):
-                rebuilt = self.analyse(self.synthesise(spectrum))
-                target = rebuilt if previous is None else rebuilt - momentum * previous
-                previous = rebuilt
-                spectrum = with_magnitude(target, magnitude)
+                consistent = self.analyse(self.synthesise(state))
+                spectrum = with_magnitude(2.0 * beta * consistent + (1.0 - 2.0 * beta) * state, magnitude)
+                state = spectrum + beta * (state - consistent)
             blocks = self.synthesise(spectrum)
         return blocks[:, 2:-1].flatten(1)
 
@@ -235,8 +239,7 @@ class HarmonicVocoder(nn.Module):
 
 def with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
     """The phase of ``spectrum`` (complex) with another ``magnitude``; same shapes."""
-    power = spectrum.real.square() + spectrum.imag.square()
-    return spectrum * (magnitude * torch.rsqrt(power + _EPS))
+    return torch.sgn(spectrum) * magnitude
 
 
 def continuous_pitch(f0: Tensor) -> Tensor:

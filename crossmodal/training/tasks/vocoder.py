@@ -59,8 +59,8 @@ class VocoderTaskConfig:
     """Loudness of training crops varies by as much, up and down."""
     stft_weight: float = 1.0
     mel_weight: float = 1.0
-    magnitude_weight: float = 0.5
-    """L1 between predicted and true log magnitude, before the projections."""
+    magnitude_weight: float = 1.0
+    """L1 between predicted and true magnitude (logarithm and square root), before the projections."""
     adversarial_weight: float = 0.1
     feature_weight: float = 0.2
 
@@ -249,14 +249,17 @@ class VocoderTask(Task):
         return mel, target
 
     def _magnitude_distance(self, predicted: Tensor, batch: Mapping[str, Any], target: Tensor) -> Tensor:
-        """Mean L1 between log magnitudes, with a floor that keeps digital silence from dominating."""
+        """Mean L1 between log magnitudes (floored, or silence would dominate) plus that between their square roots,
+        relative to the mean, which weighs the loud bins more."""
         vocoder = self.vocoder
         hop = _AUDIO.hop_length
         frames = predicted.shape[1]
         with torch.no_grad():
             true = vocoder.analyse(F.pad(target, (2 * hop, hop)).view(len(target), frames + 3, hop)).abs()
-        inner = slice(2, frames - 2)
-        return F.l1_loss(torch.log(predicted[:, inner] + 1e-3), torch.log(true[:, inner] + 1e-3))
+        predicted, true = predicted[:, 2:-2], true[:, 2:-2]  # the crop cuts the windows of the outer frames
+        logarithmic = F.l1_loss(torch.log(predicted + 1e-3), torch.log(true + 1e-3))
+        root = F.l1_loss(torch.sqrt(predicted + 1e-5), torch.sqrt(true)) / torch.sqrt(true).mean().clamp_min(1e-3)
+        return logarithmic + root
 
     def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         mel, target = self.prepare(batch, augment=False)
