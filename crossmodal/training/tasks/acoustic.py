@@ -1,0 +1,292 @@
+"""Task ``acoustic``: phones with aligned durations + the utterance's speaker embedding → log-mel and F0."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from crossmodal.data.spoken_clips import SpokenClip, SpokenClips
+from crossmodal.errors import ConfigError, DataError
+from crossmodal.losses.acoustic import (
+    AcousticLossConfig,
+    duration_loss,
+    masked_mean,
+    mel_contrast,
+    mel_l1,
+    pitch_loss,
+    voicing_loss,
+)
+from crossmodal.models.acoustic import FRAMES_PER_SECOND, AcousticConfig, AcousticModel, frame_layout
+from crossmodal.training.task import Task
+
+logger = logging.getLogger(__name__)
+
+CONTEXT = 12
+"""Tokens before and after a crop that the encoder still reads."""
+
+
+@dataclass
+class AcousticTaskConfig:
+    """The ``config`` part of an acoustic recipe."""
+
+    features: Path = Path("runs/starter/speech/features")
+    """Folder written by :mod:`crossmodal.data.speech_features`."""
+    pseudo: Path | None = None
+    """Folder written by :mod:`crossmodal.data.pseudo_speakers`."""
+    alignments: tuple[Path, ...] = (Path("runs/starter/speech/alignments.jsonl"),)
+    """Files written by :mod:`crossmodal.data.alignment`."""
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"arctic": 0.3, "kathleen": 0.13, "librispeech": 0.27, "an4": 0.05, "pseudo": 0.25}
+    )
+    """How often each corpus is drawn; one without clips hands its share to the others."""
+    epoch_clips: int = 4800
+    """Crops that make one epoch."""
+    crop_frames: int = 144
+    """Frames of a training crop (80 frames = 1 s)."""
+    validation_clips: int = 40
+    max_pause: float = 0.3
+    """Pauses longer than this, in seconds, count as this long when durations are learned."""
+    embedding_noise: float = 0.0
+    """Deviation of the noise added to the unit-length embedding, so that voices between speakers are heard too."""
+    calibration_voices: int = 120
+    """Training utterances from which the line from predicted to measured F0 is fitted at export."""
+    model: AcousticConfig = field(default_factory=AcousticConfig)
+    loss: AcousticLossConfig = field(default_factory=AcousticLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.crop_frames < 8 or self.epoch_clips < 1:
+            raise ConfigError("crop_frames must be at least 8 and epoch_clips at least 1", source="acoustic")
+        if any(share < 0 for share in self.shares.values()) or not sum(self.shares.values()):
+            raise ConfigError("shares must not be negative, and one must be above 0", source="acoustic")
+
+
+class CropDataset(Dataset):
+    """Random crops (training) or whole clips (validation) as tensors; see :meth:`example`."""
+
+    def __init__(self, clips: SpokenClips, chosen: list[int], config: AcousticTaskConfig, *, train: bool) -> None:
+        self.clips, self.chosen, self.config, self.train = clips, chosen, config, train
+        groups: dict[str, list[int]] = {}
+        for i in chosen:
+            entry = clips.entries[i]
+            groups.setdefault("pseudo" if entry.pseudo else entry.corpus, []).append(i)
+        self.groups = [(config.shares.get(name, 0.0), members) for name, members in sorted(groups.items())]
+        self.shares = torch.tensor([share for share, _ in self.groups])
+        if train and not float(self.shares.sum()):
+            raise DataError(f"no training clip of {', '.join(config.shares)}", source=config.features)
+
+    def __len__(self) -> int:
+        return self.config.epoch_clips if self.train else len(self.chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not self.train:
+            clip = self.clips[self.chosen[index]]
+            return example(clip, self.clips.mel(clip), self.config, 0, clip.frames)
+        group = self.groups[int(torch.multinomial(self.shares, 1))][1]
+        clip = self.clips[group[int(torch.randint(len(group), ()))]]
+        room = max(1, clip.frames - self.config.crop_frames + 1)
+        start = int(torch.randint(room, ()))
+        return example(clip, self.clips.mel(clip), self.config, start, self.config.crop_frames)
+
+
+def example(clip: SpokenClip, mel: np.ndarray, config: AcousticTaskConfig, start: int, frames: int) -> dict[str, Any]:
+    """Frames ``start`` to ``start + frames`` of a clip, and the tokens around them.
+
+    Args:
+        clip: tokens, durations, F0 and embedding.
+        mel: ``(F, 100)`` log-mel of the whole clip, brought to one loudness.
+    """
+    token, position = frame_layout(clip.durations)
+    stop = min(start + frames, clip.frames)
+    first = max(0, int(token[start]) - CONTEXT)
+    last = min(len(clip.durations), int(token[stop - 1]) + 1 + CONTEXT)
+    tokens = clip.tokens
+    silent = np.asarray(tokens.phones) == 0
+    durations = np.where(silent, np.minimum(clip.durations, config.max_pause * FRAMES_PER_SECOND), clip.durations)
+    energy = clip.energy(mel)
+    return {
+        "id": f"{clip.id}+{start}",
+        "phones": torch.tensor(tokens.phones[first:last]),
+        "stress": torch.tensor(tokens.stress[first:last]),
+        "word_final": torch.tensor([int(x) for x in tokens.word_final[first:last]]),
+        "marks": torch.tensor(tokens.punctuation[first:last]),
+        "durations": torch.tensor(durations[first:last], dtype=torch.float32),
+        "energy": torch.tensor(energy[first:last], dtype=torch.float32),
+        "embedding": torch.tensor(clip.embedding),
+        "token": torch.tensor(token[start:stop] - first),
+        "position": torch.tensor(position[start:stop]),
+        "f0": torch.tensor(clip.f0[start:stop]),
+        "mel": torch.tensor(mel[start:stop].astype(np.float32)),
+    }
+
+
+class AcousticTask(Task):
+    """Mel, contrast, duration, pitch, voicing and energy losses on teacher-forced crops."""
+
+    name: ClassVar[str] = "acoustic"
+    Config: ClassVar[type] = AcousticTaskConfig
+
+    def __init__(self, config: AcousticTaskConfig) -> None:
+        super().__init__(config)
+        self.modules["acoustic"] = AcousticModel(config.model)
+        self._clips: SpokenClips | None = None
+
+    @property
+    def model(self) -> AcousticModel:
+        module = self.modules["acoustic"]
+        assert isinstance(module, AcousticModel)
+        return module
+
+    @property
+    def clips(self) -> SpokenClips:
+        """The aligned clips, read at first use; reading them sets the model's mel statistics."""
+        if self._clips is None:
+            self._clips = SpokenClips(self.config.features, self.config.pseudo, self.config.alignments)
+            mean, std = self._clips.mel_statistics()
+            self.model.mel_mean.copy_(torch.tensor(mean))
+            self.model.mel_std.copy_(torch.tensor(std))
+        return self._clips
+
+    def dataset(self, split: str) -> Dataset:
+        """Random crops of the training clips, or whole validation clips.
+
+        Raises:
+            DataError: nothing was prepared, or no aligned clip belongs to the split.
+        """
+        chosen = self.clips.of_split(split)
+        if not chosen:
+            raise DataError(f"no aligned clip of the {split} split", source=self.config.features)
+        if split != "train":
+            step = max(1, len(chosen) // self.config.validation_clips)
+            chosen = [i for i in chosen if self.clips.entries[i].frames < 800][::step][: self.config.validation_clips]
+        return CropDataset(self.clips, chosen, self.config, train=split == "train")
+
+    def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad tokens and frames to the longest; add ``token_mask`` and ``frame_mask``."""
+        batch: dict[str, Any] = {"id": [e["id"] for e in examples]}
+        for key in examples[0]:
+            if key == "id":
+                continue
+            values = [e[key] for e in examples]
+            batch[key] = torch.stack(values) if key == "embedding" else torch.nn.utils.rnn.pad_sequence(values, True)
+        batch["token_mask"] = _mask([len(e["phones"]) for e in examples])
+        batch["frame_mask"] = _mask([len(e["f0"]) for e in examples])
+        return batch
+
+    def loss(self, phase: str, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
+        """The weighted sum and its terms."""
+        model, weight = self.model, self.config.loss
+        embedding = batch["embedding"]
+        if model.training and self.config.embedding_noise:
+            noise = torch.randn_like(embedding) * self.config.embedding_noise / embedding.shape[-1] ** 0.5
+            embedding = torch.nn.functional.normalize((embedding + noise).clamp_min(0.0), dim=-1)
+        frames, tokens = batch["frame_mask"], batch["token_mask"]
+        predicted = model(
+            batch["phones"], batch["stress"], batch["word_final"], batch["marks"], tokens, embedding, batch["token"],
+            batch["position"], frames, batch["f0"], batch["energy"],
+        )  # fmt: skip
+        target = model.normalise_mel(batch["mel"])
+        terms = {
+            "mel": mel_l1(predicted.mel, target, frames),
+            "contrast": mel_contrast(predicted.mel, target, frames),
+            "duration": duration_loss(predicted.log_duration, batch["durations"], tokens),
+            "pitch": pitch_loss(predicted.log_f0, batch["f0"], frames),
+            "voicing": voicing_loss(predicted.voicing, batch["f0"], frames),
+            "energy": masked_mean((predicted.energy - batch["energy"]).abs(), tokens),
+        }
+        total = torch.stack([getattr(weight, name) * value for name, value in terms.items()]).sum()
+        return {"loss": total, **terms}
+
+    @torch.no_grad()
+    def calibrate(self) -> tuple[float, float]:
+        """Fit the line from the F0 the model speaks a voice with to the F0 that voice really has (training voices).
+
+        Both are means of log F0 over voiced frames of whole utterances; the line is written into the model.
+
+        Returns:
+            slope and offset.
+        """
+        model = self.model.eval()
+        model.f0_line.copy_(torch.tensor([1.0, 0.0]))
+        by_voice = {self.clips.entries[i].voice: i for i in self.clips.of_split("train")}  # one utterance a voice
+        picked = sorted(by_voice.values())
+        picked = picked[:: max(1, len(picked) // self.config.calibration_voices)]
+        picked = [i for i in picked if (self.clips[i].f0 > 0).sum() > 40]
+        spoken, measured = [], []
+        for i in picked:
+            clip = self.clips[i]
+            f0 = model.infer(clip.tokens, torch.tensor(clip.embedding, device=model.mel_mean.device)).f0
+            if int((f0 > 0).sum()) > 10:
+                spoken.append(float(f0[f0 > 0].log().mean()))
+                measured.append(float(np.log(clip.f0[clip.f0 > 0]).mean()))
+        if len(spoken) < 8 or np.std(spoken) < 1e-3:
+            return 1.0, 0.0
+        # Geometric-mean regression: the voices should spread as the real ones do, which least squares would narrow
+        slope = float(np.std(measured) / np.std(spoken))
+        offset = float(np.mean(measured) - slope * np.mean(spoken))
+        model.f0_line.copy_(torch.tensor([slope, offset]))
+        return slope, offset
+
+    @torch.no_grad()
+    def write_predictions(self, folder: str | Path, *, limit: int = 0) -> int:
+        """Teacher-forced mels of training clips, at the recording's own loudness, for fine-tuning the vocoder.
+
+        Each is ``folder/<clip id>.npy``, float16 ``(100, F)``, frame by frame beside the recording.
+
+        Args:
+            folder: made if missing.
+            limit: most clips to write; 0 for all.
+
+        Returns:
+            how many were written.
+        """
+        model, written = self.model.eval(), 0
+        chosen = [i for i in self.clips.of_split("train") if not self.clips.entries[i].pseudo]
+        for i in chosen[:: max(1, len(chosen) // limit) if limit else 1]:
+            clip = self.clips[i]
+            mel = self.clips.mel(clip)
+            batch = self.collate([example(clip, mel, self.config, 0, clip.frames)])
+            device = model.mel_mean.device
+            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            predicted = model(
+                batch["phones"], batch["stress"], batch["word_final"], batch["marks"], batch["token_mask"], batch["embedding"],
+                batch["token"], batch["position"], batch["frame_mask"], batch["f0"], batch["energy"],
+            )  # fmt: skip
+            restored = model.restore_mel(predicted.mel)[0].T.cpu().numpy() - self.clips.gain(clip)
+            path = Path(folder) / f"{clip.id}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, restored.astype(np.float16))
+            written += 1
+        return written
+
+    def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """True above predicted log-mel of the first example."""
+        from PIL import Image
+
+        with torch.no_grad():
+            predicted = self.model(
+                *(batch[k][:1] for k in ("phones", "stress", "word_final", "marks", "token_mask", "embedding", "token",
+                                         "position", "frame_mask", "f0", "energy"))
+            ).mel[0]  # fmt: skip
+        target = self.model.normalise_mel(batch["mel"][0])
+        both = torch.cat([target.T.flip(0), predicted.T.flip(0)])  # (200, F)
+        grey = ((both + 2.5) / 5.0).clamp(0, 1).mul(255).byte().cpu().numpy()
+        return {"mel": Image.fromarray(grey)}
+
+    def export(self, folder: Path, add: Callable[..., None]) -> None:
+        """Calibrate F0, then hand over the model."""
+        slope, offset = self.calibrate()
+        logger.info("F0 line: slope %.3f, offset %.3f", slope, offset)
+        add("acoustic", AcousticModel.kind, self.model)
+
+
+def _mask(lengths: Iterable[int]) -> Tensor:
+    lengths = list(lengths)
+    return (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]).float()
