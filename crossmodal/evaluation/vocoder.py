@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from crossmodal.audio import log_mel, mel_filterbank, pitch
 from crossmodal.config import AudioConfig
-from crossmodal.data.speech_features import SpeechFeatures
-from crossmodal.data.starter_split import split_of
+from crossmodal.data.speech_features import SpeechFeatures, side_of
 from crossmodal.errors import DataError, DependencyError
 
 _AUDIO = AudioConfig()
@@ -95,7 +94,7 @@ def held_out_clips(
         for i, clip in enumerate(features):
             if clip.corpus != corpus or clip.seconds < min_seconds:
                 continue
-            if split_of(clip.corpus, clip.speaker, clip.id.split("/")[-1]) == "test":
+            if side_of(clip) == "test":
                 speakers.setdefault(clip.speaker, []).append(i)
         rounds = max((len(v) for v in speakers.values()), default=0)
         order = [v[turn] for turn in range(rounds) for _, v in sorted(speakers.items()) if turn < len(v)]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from crossmodal.audio import log_mel
 from crossmodal.config import AudioConfig
-from crossmodal.data.speech_features import SpeechFeatures
+from crossmodal.data.speech_features import SpeechFeatures, prepare_features, side_of, starter_rows
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.vocoder import (
     MultiResolutionSTFTLoss,
@@ -39,6 +39,8 @@ class VocoderTaskConfig:
 
     features: Path = Path("runs/starter/speech/features")
     """Folder written by :mod:`crossmodal.data.speech_features`."""
+    data: Path | None = None
+    """The starter's data folder, from which missing ``features`` are prepared."""
     predicted: Path | None = None
     """Folder of predicted mels to fine-tune on, ``<id>.npy`` ``(100, F)``, aligned to the recording."""
     predicted_share: float = 0.5
@@ -166,14 +168,12 @@ class VocoderTask(Task):
         Raises:
             DataError: no features, or no clip of that split.
         """
-        from crossmodal.data.starter_split import split_of
-
         if self._features is None:
+            if self.config.data and not (self.config.features / "index.jsonl").exists():
+                prepare_features(starter_rows(self.config.data), self.config.features, embed=False)
             self._features = SpeechFeatures(self.config.features)
         features = self._features
-        chosen = [
-            i for i, clip in enumerate(features) if split_of(clip.corpus, clip.speaker, clip.id.split("/")[-1]) == split
-        ]
+        chosen = [i for i, clip in enumerate(features) if side_of(clip) == split]
         if not chosen:
             raise DataError(f"no clip of the {split} split", source=self.config.features)
         frames = self.config.crop_frames
