@@ -83,6 +83,8 @@ class Summary:
     """Usable rows whose video shows more than one face."""
     seconds: float = 0.0
     clips_per_minute: float = 0.0
+    cpu_seconds: float = 0.0
+    """Computing time of all processes, their start included: what counts on a machine that is busy with other things."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Stage → failures."""
     split: dict[str, Any] = field(default_factory=dict)
@@ -95,8 +97,8 @@ class Summary:
             stages = ", ".join(f"{stage} {count}" for stage, count in sorted(self.reasons.items()))
             lines[0] += f" ({stages}; see failures.csv)"
         lines.append(
-            f"{self.processed} processed in {self.seconds:.1f} s = {self.clips_per_minute:.0f} clips a minute, "
-            f"{self.reused} were done before"
+            f"{self.processed} processed in {self.seconds:.1f} s = {self.clips_per_minute:.0f} clips a minute "
+            f"({self.cpu_seconds / max(self.processed, 1):.2f} s of one core each), {self.reused} were done before"
         )
         if self.several_faces:
             lines.append(f"{self.several_faces} videos show several faces")
@@ -143,7 +145,7 @@ def prepare(
     chosen = _thinned(manifest, options.per_person)[: options.limit][index::count]
     run = _Run(out, options, f"{index + 1}of{count}")
     jobs, finished = run.plan(chosen)
-    began = time.monotonic()
+    began, began_cpu = time.monotonic(), sum(os.times()[:4])
     try:
         for done, outcome in enumerate(_outcomes(jobs, options.workers), 1):
             run.record(outcome)
@@ -164,6 +166,7 @@ def prepare(
         failed=len(failures),
         several_faces=sum(int(row.attributes.get("faces_seen", "0")) > 1 for row in usable),
         seconds=round(seconds, 3),
+        cpu_seconds=round(sum(os.times()[:4]) - began_cpu, 3),
         clips_per_minute=round(len(jobs) / seconds * 60.0, 1) if jobs and seconds > 0 else 0.0,
     )
     for stage, _ in failures.values():

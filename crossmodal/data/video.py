@@ -34,7 +34,7 @@ class VideoOptions:
 
     candidates: int = 5
     """Frames that are looked at."""
-    detect_size: int = 320
+    detect_size: int = 256
     """Longer side, in pixels, of the frames the detector sees."""
     several: SeveralFaces = "largest"
     """What to do with a frame that shows several faces: take the largest, or skip the frame."""
@@ -239,7 +239,7 @@ def _frames(
     """The first frame in each of the ``step``-second slots between ``begin`` and ``stop``."""
     zero = _zero(container)
     container.seek(int((begin + zero) * 1_000_000), backward=True)
-    stream.codec_context.skip_frame = "NONKEY" if keys_only else "DEFAULT"
+    stream.codec_context.skip_frame = "NONKEY" if keys_only else "NONREF"
     slot = -1
     for frame in container.decode(stream):
         if frame.time is None:
