@@ -28,12 +28,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, done.stderr
     return folder
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", list(ddp_driver.CASES))
 def test_two_processes_match_one(case: str, two: Path, tmp_path: Path) -> None:
     ddp_driver.train(case, tmp_path)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from crossmodal.training.checkpoints import find
@@ -16,10 +17,11 @@ from crossmodal.training.logging import read_log
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.timeout(600)
 def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.resume_driver", str(tmp_path), "10"]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout)

@@ -19,7 +19,7 @@ import dataclasses
 import difflib
 import importlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -158,12 +158,16 @@ def load_recipe(
     trainer = from_dict(TrainerConfig, head.trainer, source=f"{path}: trainer")
     values = dict(head.config)
     wants_data = any(f.name == "data" for f in dataclasses.fields(cls.Config))
-    folder = _data_folder(path, head, data, out, trainer.seed, needed=_mentions(values))
+    folder, generate = _data_folder(path, head, data, out, needed=_mentions(values))
     if folder is not None:
         values = _fill(values, folder)
         if wants_data and (data is not None or "data" not in values):
             values["data"] = str(folder)
     config: Any = from_dict(cls.Config, values, source=f"{path}: config")
+    if generate is not None and folder is not None and not (folder / ".complete").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        generate(folder, trainer.seed)
+        (folder / ".complete").touch()
     packaged = path.parent.parent == Path(str(files("crossmodal.recipes")))
     name = f"{path.parent.name}/{path.stem}" if packaged else path.stem
     return Recipe(path=path, name=name, about=head.about, task_class=cls, config=config, trainer=trainer)
@@ -251,26 +255,21 @@ def _imported(name: str, source: str) -> Any:
 
 
 def _data_folder(
-    path: Path, head: RecipeFile, data: Path | None, out: Path | None, seed: int, *, needed: bool
-) -> Path | None:
-    """The data folder: given, generated, or named by the environment."""
+    path: Path, head: RecipeFile, data: Path | None, out: Path | None, *, needed: bool
+) -> tuple[Path | None, Callable[[Path, int], object] | None]:
+    """The data folder (given, to be generated, or named by the environment), and what generates it."""
     if data is not None:
         if not data.is_dir():
             raise DataError("there is no such folder", source=data, remedy="give the data folder by --data")
-        return data
+        return data, None
     if head.generate:
         made = (out or Path("runs") / path.parent.name / path.stem) / "data"
-        if not (made / ".complete").is_file():
-            generate = _imported(head.generate, f"{path}: generate")
-            made.mkdir(parents=True, exist_ok=True)
-            generate(made, seed)
-            (made / ".complete").touch()
-        return made
+        return made, _imported(head.generate, f"{path}: generate")
     if variable := os.environ.get("CROSSMODAL_DATA"):
-        return Path(variable)
+        return Path(variable), None
     if needed:
         raise DataError("needs a data folder", source=path, remedy="give it by --data or CROSSMODAL_DATA")
-    return None
+    return None, None
 
 
 def _mentions(value: Any) -> bool:
