@@ -9,8 +9,8 @@
 | ``face-dlib`` / ``face-facenet`` / ``face-vggface`` | face chip → face feature (``dlib-128`` / ``facenet-512`` / ``vggface-4096``) | :mod:`~crossmodal.models.face_features` |
 | ``face-encoder-vgg19`` / ``face-encoder-head`` | face chip or face feature → speaker embedding (SGE2E) | :mod:`~crossmodal.models.face_encoder` |
 | ``face-decoder`` | face feature → landmarks + texture → face image (Cole) | :class:`~crossmodal.models.face_decoder.FaceDecoder` |
-| ``acoustic`` / ``acoustic-coqui`` | tokens + speaker embedding → log-mel, F0 | :mod:`~crossmodal.models.acoustic` |
-| ``vocoder`` / ``vocoder-hifigan`` | log-mel (+ F0) → waveform | :mod:`~crossmodal.models.vocoder` |
+| ``acoustic`` / ``acoustic-coqui`` | tokens + speaker embedding → log-mel, F0 | :mod:`~crossmodal.models.acoustic`, :mod:`~crossmodal.models.coqui_acoustic` |
+| ``vocoder`` / ``vocoder-hifigan`` | log-mel (+ F0) → waveform | :mod:`~crossmodal.models.vocoder`, :mod:`~crossmodal.models.hifigan` |
 
 Every network is built from a dataclass config, keeps it as ``.config``, and has a ``debug()`` config that runs in
 milliseconds. A network that reads or writes an embedding names it in ``config.input_space`` / ``config.output_space``.
@@ -40,9 +40,9 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "face-encoder-head": ("face_encoder", "HeadFaceEncoder", "HeadFaceEncoderConfig"),
     "face-decoder": ("face_decoder", "FaceDecoder", "FaceDecoderConfig"),
     "acoustic": ("acoustic", "AcousticModel", "AcousticConfig"),
-    "acoustic-coqui": ("acoustic", "CoquiAcousticModel", "CoquiAcousticConfig"),
+    "acoustic-coqui": ("coqui_acoustic", "CoquiAcousticModel", "CoquiAcousticConfig"),
     "vocoder": ("vocoder", "HarmonicVocoder", "VocoderConfig"),
-    "vocoder-hifigan": ("vocoder", "HiFiGANVocoder", "HiFiGANConfig"),
+    "vocoder-hifigan": ("hifigan", "HiFiGANVocoder", "HiFiGANConfig"),
 }
 
 
