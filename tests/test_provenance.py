@@ -245,6 +245,7 @@ def test_detect_command(tmp_path: Path) -> None:
     import json
 
     import typer
+
     from crossmodal.cli.detect import register
 
     app = typer.Typer()
