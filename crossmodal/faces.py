@@ -368,7 +368,7 @@ def _square_crop(image: Image.Image, box: np.ndarray) -> np.ndarray:
     inside_low = np.clip(low, 0, np.array(image.size) - 1)
     inside_high = np.maximum(np.minimum(high, image.size), inside_low + 1)
     crop = np.asarray(image.crop((*inside_low.tolist(), *inside_high.tolist())))
-    before, after = inside_low - low, np.maximum(high - inside_high, 0)
+    before, after = np.maximum(inside_low - low, 0), np.maximum(high - inside_high, 0)
     crop = np.pad(crop, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     return np.array(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0))
 

@@ -30,10 +30,12 @@ def encoded(name: str) -> bytes:
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    options: dict[str, Any] = {"JPEG": {"exif": exif}, "PNG": {"exif": exif}, "TIFF": {"compression": "tiff_lzw"}}.get(
-        name, {}
-    )
-    drawn_face(96).save(file, name, **options)
+    known: dict[str, dict[str, Any]] = {
+        "JPEG": {"exif": exif},
+        "PNG": {"exif": exif},
+        "TIFF": {"compression": "tiff_lzw"},
+    }
+    drawn_face(96).save(file, name, **known.get(name, {}))
     return file.getvalue()
 
 
