@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from crossmodal.config import AudioConfig
 from crossmodal.errors import ConfigError, DependencyError
@@ -23,6 +24,8 @@ from crossmodal.text import PHONES, PUNCTUATION
 
 AUDIO = AudioConfig()
 STRESSES, WORD_ENDS = 3, 2
+SHORTEST = 13
+"""coqui convolves first and pads afterwards: kernel 4 with dilation 4 needs as many tokens or frames."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class CoquiAcousticModel(AcousticModel):
         keep = mask[:, None].to(embedding.dtype)  # (B, 1, N)
         tokens = self.token(self.token_ids(phones, stress, word_final, marks)).transpose(1, 2)  # (B, C, N)
         condition = self.speaker(embedding * embedding.shape[-1] ** 0.5)  # (B, C)
-        states = (self.encoder(tokens * keep, keep) + condition[..., None]) * keep  # (B, C, N)
+        states = (self._run(self.encoder, tokens * keep, keep) + condition[..., None]) * keep  # (B, C, N)
         duration = self.timing(states, keep).squeeze(1) + 1.8  # (B, N)
         energy = self.energy(states, keep).squeeze(1)
         return states.transpose(1, 2), condition, duration, energy
@@ -152,9 +155,15 @@ class CoquiAcousticModel(AcousticModel):
     ) -> Tensor:
         """Frame states ``(B, F, C)``, energy, log F0 and voicing ``(B, F)`` → normalised log-mel ``(B, F, 100)``."""
         keep = mask[:, None].to(states.dtype)
-        tone = ((log_f0 - 5.0) * voiced)[:, None]  # (B, 1, F)
-        x = self._placed(states, keep) + self.tone_in(tone) + self.energy_in(energy[:, None])
-        return self.decoder(x * keep, keep).transpose(1, 2)
+        tone = ((log_f0 - 5.0) * voiced)[:, None] * keep  # (B, 1, F)
+        x = self._placed(states, keep) + self.tone_in(tone) + self.energy_in(energy[:, None] * keep)
+        return self._run(self.decoder, x * keep, keep).transpose(1, 2)
+
+    @staticmethod
+    def _run(network: Any, x: Tensor, keep: Tensor) -> Tensor:
+        """``network`` on ``x (B, C, L)`` with mask ``keep (B, 1, L)``, padded for as long as it needs."""
+        missing = max(0, SHORTEST - x.shape[-1])
+        return network(F.pad(x, (0, missing)), F.pad(keep, (0, missing)))[..., : x.shape[-1]]
 
     def _placed(self, states: Tensor, keep: Tensor) -> Tensor:
         """Frame states ``(B, F, C)`` with the sinusoidal position of each frame → ``(B, C, F)``."""

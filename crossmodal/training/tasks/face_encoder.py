@@ -55,10 +55,10 @@ class _Centroids(nn.Module):
     def __init__(self, **splits: Tensor) -> None:
         super().__init__()
         for split, values in splits.items():
-            self.register_buffer(split, values)
+            self.register_buffer(f"of_{split}", values)
 
     def of(self, split: str) -> Tensor:
-        return self.get_buffer(split)
+        return self.get_buffer(f"of_{split}")
 
 
 class FaceEncoderTask(Task):
