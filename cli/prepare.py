@@ -37,6 +37,7 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     parts: Annotated[str, typer.Option(help="Use the set's own parts: dev=train,test=test.")] = "",
     held_out: Annotated[list[Path] | None, typer.Option(help="Manifest whose people must not be in the data.")] = None,
+    only: Annotated[str, typer.Option(help="Leave out half of what there is: voices or faces.")] = "",
     faces: Annotated[Path | None, typer.Option(help="join: the manifest of faces.")] = None,
     pair: Annotated[bool, typer.Option(help="join: rows with a voice and a picture.")] = False,
     several_faces: Annotated[str, typer.Option(help="Frames with several faces: largest or skip.")] = "largest",
@@ -78,7 +79,7 @@ def prepare(
         retry=retry,
         video=VideoOptions(several=several_faces),  # type: ignore[arg-type]
     )
-    manifest = _manifest(data_set, root, faces, pair, fetch, limit)
+    manifest = _halved(_manifest(data_set, root, faces, pair, fetch, limit), only)
     with _Bar(hidden=json_output) as bar:
         summary = run(manifest, out, options, progress=bar.update)
     if json_output:
@@ -109,6 +110,24 @@ def _manifest(data_set: str, root: Path, faces: Path | None, pair: bool, fetch: 
         there, failed = avspeech.fetch(root, limit=limit)
         typer.echo(f"{there} videos there, {len(failed)} could not be fetched", err=True)
     return sets.manifest(data_set, root)
+
+
+def _halved(manifest: Any, only: str) -> Any:
+    """Voices without their faces, or faces without their voices: no frame is cut that nobody needs."""
+    import dataclasses
+
+    from crossmodal.data.manifest import Manifest
+    from crossmodal.errors import ConfigError
+
+    if not only:
+        return manifest
+    if only not in ("voices", "faces"):
+        raise ConfigError(f"'{only}' is not known", source="--only", remedy="use voices or faces")
+    kept, other = ("audio", "face") if only == "voices" else ("face", "audio")
+    rows = (
+        dataclasses.replace(row, **{other: None}, pairing=None) for row in manifest if getattr(row, kept) is not None
+    )
+    return Manifest(rows, root=manifest.root, metadata=manifest.metadata)
 
 
 def _list_sets() -> None:

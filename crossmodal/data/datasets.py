@@ -101,8 +101,8 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         return [group_of(row, attribute) for row in self.manifest]
 
     def protocol(self) -> dict[str, Any]:
-        """What a checkpoint trained on it should keep (see :func:`crossmodal.data.splits.protocol_record`)."""
-        return splits.protocol_record(self.manifest)
+        """What a checkpoint trained on it keeps (:func:`crossmodal.data.splits.protocol_record`); empty if unsplit."""
+        return splits.protocol_record(self.manifest) if "split" in self.manifest[0].attributes else {}
 
     def centroids(self, name: str = "ge2e-256") -> Tensor:
         """``(K, D)`` unit-length mean of a feature over **all** rows of each label, in the order of ``label``: the

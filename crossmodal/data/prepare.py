@@ -84,7 +84,7 @@ class Summary:
     seconds: float = 0.0
     clips_per_minute: float = 0.0
     cpu_seconds: float = 0.0
-    """Computing time of all processes, their start included: what counts on a machine that is busy with other things."""
+    """Computing time of all processes, their start included: what a busy machine does not blur."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Stage → failures."""
     split: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,169 @@
+"""Published face–voice evaluation lists over VoxCeleb1, as data: identity split, verification pairs, matching trials.
+
+The lists name people, videos and files; :func:`identity_sides` plugs into :func:`crossmodal.data.splits.assign_from`,
+and the trials say who is who, so that a gender-only oracle can stand beside every result. Files:
+
+- ``identity_splits.txt`` — ``A.J._Buckley 1``: 901 people to train (1), 100 to validate (2), 250 unseen and unheard (4);
+- ``veriflist_test_<criterion>_<set>.txt`` (Nagrani et al. 2018, "Learnable PINs") —
+  ``id,voice-speaker-id,face-speaker-id,label,voice-path,face-path``;
+- ``matching_{v2f,f2v}_{U,G}.csv`` — probe and candidates, separated by blanks, **the right candidate first**.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossmodal.data.names import normalise_name
+from crossmodal.data.sets.layout import read_text
+from crossmodal.data.sets.voxceleb import people_table
+from crossmodal.errors import DataError
+
+SIDES = {"1": "train", "2": "validation", "4": "test"}
+_SEGMENT = re.compile(r"^(?P<video>.+)_(?P<number>\d{7})$")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A voice or a face of a list."""
+
+    person: str
+    """VoxCeleb id (``id10001``) or name (``A.J._Buckley``), as the list has it."""
+    video: str
+    file: str
+
+    @property
+    def is_face(self) -> bool:
+        """Whether it is a picture."""
+        return self.file.endswith((".jpg", ".jpeg", ".png"))
+
+
+@dataclass(frozen=True)
+class VerificationTrial:
+    """Are this voice and this face one person's?"""
+
+    voice: Clip
+    face: Clip
+    same: bool
+
+
+@dataclass(frozen=True)
+class MatchingTrial:
+    """Which candidate belongs to the probe?"""
+
+    probe: Clip
+    candidates: tuple[Clip, ...]
+    answer: int
+    """Place of the right candidate."""
+
+
+def read_clip(path: str) -> Clip:
+    """``A.R._Rahman/1.6/<video>/0013500.jpg``, ``id10002/<video>/00001.wav`` or ``A.R._Rahman/<video>_0000001.wav``.
+
+    Raises:
+        DataError: another form.
+    """
+    parts = path.strip().split("/")
+    if len(parts) == 2 and (match := _SEGMENT.match(Path(parts[1]).stem)):
+        return Clip(parts[0], match["video"], parts[1])
+    if len(parts) == 3:
+        return Clip(*parts)
+    if len(parts) == 4:  # a crop margin stands after the name
+        return Clip(parts[0], parts[2], parts[3])
+    raise DataError("is no clip of the VoxCeleb lists", source=path)
+
+
+def identity_sides(path: str | Path) -> dict[str, str]:
+    """``identity_splits.txt`` → normalised name → ``train``, ``validation`` or ``test``.
+
+    Raises:
+        DataError: a line of another form, or a person listed twice.
+    """
+    sides: dict[str, str] = {}
+    for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
+        cells = line.split()
+        if not cells:
+            continue
+        if len(cells) != 2 or cells[1] not in SIDES:
+            raise DataError(f"line {number} is not 'Name 1|2|4'", source=path)
+        name = normalise_name(cells[0])
+        if name in sides:
+            raise DataError(f"line {number} lists {cells[0]} again", source=path)
+        sides[name] = SIDES[cells[1]]
+    return sides
+
+
+def read_verification(path: str | Path) -> Iterator[VerificationTrial]:
+    """The pairs of a verification list.
+
+    Raises:
+        DataError: a line of another form.
+    """
+    lines = read_text(Path(path)).splitlines()
+    for number, line in enumerate(lines, 1):
+        cells = line.strip().split(",")
+        if cells[0] == "id" or not line.strip():
+            continue
+        if len(cells) != 6 or cells[3] not in ("0", "1"):
+            raise DataError(f"line {number} is not id,voice,face,label,voice-path,face-path", source=path)
+        same = cells[3] == "1"
+        if same != (cells[1] == cells[2]):
+            raise DataError(f"line {number}: the label contradicts the speakers {cells[1]} and {cells[2]}", source=path)
+        yield VerificationTrial(read_clip(cells[4]), read_clip(cells[5]), same)
+
+
+def read_matching(path: str | Path, *, shuffle: int | None = 0) -> Iterator[MatchingTrial]:
+    """The trials of a matching list.
+
+    Args:
+        path: ``matching_{v2f,f2v}_{U,G}.csv``.
+        shuffle: seed that moves the right candidate, which always stands first in the file, to a random place, so that
+            a scorer that prefers the first of two equals gains nothing; ``None``: leave it first.
+
+    Raises:
+        DataError: a line of another form.
+    """
+    rng = random.Random(f"matching/{shuffle}")
+    for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
+        cells = line.split()
+        if not cells:
+            continue
+        if len(cells) < 3:
+            raise DataError(f"line {number} has no probe and two candidates", source=path)
+        probe, *candidates = (read_clip(cell) for cell in cells)
+        order: Sequence[int] = range(len(candidates))
+        if shuffle is not None:
+            order = rng.sample(order, len(candidates))
+        yield MatchingTrial(probe, tuple(candidates[i] for i in order), list(order).index(0))
+
+
+class People:
+    """Who is who in the lists, from ``vox1_meta.csv``: a person is known by id and by name.
+
+    Raises:
+        DataError: no table in that folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.table = people_table(Path(folder), "vox1_meta.csv")
+        if not self.table:
+            raise DataError("holds no vox1_meta.csv", source=folder, remedy="it comes with VoxCeleb1")
+        self._id_of = {normalise_name(about["name"]): person for person, about in self.table.items() if "name" in about}
+
+    def id_of(self, person: str) -> str:
+        """VoxCeleb id of an id or a name.
+
+        Raises:
+            DataError: nobody of that name.
+        """
+        found = person if person in self.table else self._id_of.get(normalise_name(person))
+        if found is None:
+            raise DataError("is not in vox1_meta.csv", source=person)
+        return found
+
+    def attribute(self, person: str, name: str) -> str | None:
+        """``gender``, ``nationality`` or ``name`` of an id or a name."""
+        return self.table[self.id_of(person)].get(name)
