@@ -369,6 +369,7 @@ class _Run:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "trainer": to_dict(self.config),
             "config": to_dict(self.task.config),
+            "protocol": getattr(self.data, "protocol", dict)(),  # whom it was trained on: see crossmodal.data.splits
         }
         if self.rank == 0:
             self.store.save(self.step, tensors, state)
