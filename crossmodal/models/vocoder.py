@@ -2,13 +2,14 @@
 
 Everything but the last overlap-add runs at frame rate (80 frames a second), which is why it is quick on a CPU:
 
-1. the mel filter bank is inverted by a few multiplicative non-negative least-squares steps (Lee & Seung,
-   "Algorithms for Non-negative Matrix Factorization", NIPS 2001, eq. 4) → a first linear magnitude;
-2. the source is a band-limited pulse train at the pitch, and white noise (the source–filter model of Wang et al.,
+1. the source is a band-limited pulse train at the pitch, and white noise (the source–filter model of Wang et al.,
    "Neural Source-Filter Waveform Models", 2019, here in the STFT domain);
-3. a ConvNeXt trunk (Liu et al., 2022; as a vocoder: Siuzdak, "Vocos", ICLR 2024) reads mel, pitch and the source's
-   comb; for each bin it predicts a correction of the magnitude and how far the pulses' comb shapes it, and a complex
-   filter of the pulses and a gain of the noise, which give the first phase;
+2. a ConvNeXt trunk (Liu et al., 2022; as a vocoder: Siuzdak, "Vocos", ICLR 2024) reads mel, pitch and the source's
+   comb; for each bin it predicts the fine shape of the magnitude and how far the pulses' comb takes part in it, and a
+   complex filter of the pulses and a gain of the noise, which give the first phase; it also corrects the mel itself,
+   because predicted mels are blurred;
+3. from that shape, a few multiplicative non-negative least-squares steps (Lee & Seung, "Algorithms for Non-negative
+   Matrix Factorization", NIPS 2001, eq. 4) lead to a magnitude that has that mel;
 4. a few Griffin–Lim-like projections with that magnitude make the phases of neighbouring frames agree (ADMM form:
    Masuyama, Yatabe, Oikawa, "Griffin–Lim Like Phase Recovery via Alternating Direction Method of Multipliers", IEEE SPL
    2019; it needs a quarter of the iterations of accelerated Griffin–Lim). They are differentiable: the trunk is trained
@@ -126,8 +127,10 @@ class HarmonicVocoder(nn.Module):
             ConvNeXtBlock(config.channels, hidden, config.kernel, 1.0 / config.blocks) for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(config.channels)
-        # magnitude correction, share of the comb, filter of the pulses (real, imaginary), gain of the noise
-        self.head = nn.Linear(config.channels, 5 * bins)
+        # shape of the magnitude, share of the comb in it, filter of the pulses (real, imaginary), gain of the noise;
+        # correction of the mel
+        self.sizes = [bins] * 5 + [audio.n_mels]
+        self.head = nn.Linear(config.channels, sum(self.sizes))
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
 
@@ -155,7 +158,6 @@ class HarmonicVocoder(nn.Module):
             )
         with torch.autocast(mel.device.type, enabled=False):
             mel, f0 = mel.float(), f0.float()
-            first = self.invert_mel(mel)  # (B, F, K)
             pulses, noise = self.source(f0)  # (B, F, K) complex
             comb = torch.log(pulses.abs() + 0.03)  # (B, F, K)
             shown = comb[..., : self.config.comb_bins].transpose(1, 2)
@@ -165,10 +167,11 @@ class HarmonicVocoder(nn.Module):
         hidden = self.embed(features)  # (B, C, F)
         for block in self.blocks:
             hidden = block(hidden)
-        output = self.head(self.norm(hidden.transpose(1, 2)))  # (B, F, 5 K)
+        output = self.head(self.norm(hidden.transpose(1, 2)))  # (B, F, 5 K + M)
         with torch.autocast(mel.device.type, enabled=False):
-            correction, share, real, imaginary, gain = output.float().chunk(5, dim=-1)
-            magnitude = first * torch.exp((correction + share * (comb + 1.0)).clamp(-8.0, 4.0))
+            shape, share, real, imaginary, gain, sharper = output.float().split(self.sizes, dim=-1)
+            shape = (shape + share * (comb + 1.0)).clamp(-8.0, 4.0)
+            magnitude = self.invert_mel(mel + sharper.transpose(1, 2).clamp(-6.0, 3.0), shape)
             spectrum = pulses * torch.complex(1.0 + real, imaginary) + noise * torch.exp(gain.clamp(-8.0, 4.0) - 3.0)
         return spectrum, magnitude
 
@@ -189,11 +192,15 @@ class HarmonicVocoder(nn.Module):
             blocks = self.synthesise(spectrum)
         return blocks[:, 2:-1].flatten(1)
 
-    def invert_mel(self, mel: Tensor) -> Tensor:
-        """``(B, M, F)`` log-mel → ``(B, F, K)`` magnitude whose mel is close to it (non-negative least squares)."""
+    def invert_mel(self, mel: Tensor, shape: Tensor | None = None) -> Tensor:
+        """``(B, M, F)`` log-mel → ``(B, F, K)`` magnitude whose mel is close to it (non-negative least squares).
+
+        Many magnitudes have the same mel; the multiplicative steps find one near where they start, which is the mel
+        interpolated over frequency, times ``exp(shape)`` ``(B, F, K)`` if given.
+        """
         target = torch.exp(mel).transpose(1, 2)  # (B, F, M)
-        density = torch.log(target / self.mel_basis.sum(1) + 1e-6)
-        magnitude = torch.exp(density @ self.interpolation)  # (B, F, K)
+        density = torch.log(target / self.mel_basis.sum(1) + 1e-6) @ self.interpolation  # (B, F, K)
+        magnitude = torch.exp(density if shape is None else density + shape)
         numerator = target @ self.mel_basis
         for _ in range(self.config.inversion_steps):
             magnitude = magnitude * numerator / (magnitude @ self.mel_basis.T @ self.mel_basis + _EPS)

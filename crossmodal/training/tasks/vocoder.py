@@ -249,17 +249,21 @@ class VocoderTask(Task):
         return mel, target
 
     def _magnitude_distance(self, predicted: Tensor, batch: Mapping[str, Any], target: Tensor) -> Tensor:
-        """Mean L1 between log magnitudes (floored, or silence would dominate) plus that between their square roots,
-        relative to the mean, which weighs the loud bins more."""
+        """Weighted mean L1 between log magnitudes (floored, or silence would dominate), plus that between square roots,
+        relative to their mean, which minds the loud bins. Bins weigh as much as the ear gives them: the derivative of
+        the mel scale ``log(1 + f / 700 Hz)``."""
         vocoder = self.vocoder
         hop = _AUDIO.hop_length
         frames = predicted.shape[1]
         with torch.no_grad():
             true = vocoder.analyse(F.pad(target, (2 * hop, hop)).view(len(target), frames + 3, hop)).abs()
+            bins = torch.linspace(0.0, _AUDIO.sample_rate / 2, true.shape[-1], device=true.device)
+            weight = 1.0 / (1.0 + bins / 700.0)
+            weight = weight / weight.mean()
         predicted, true = predicted[:, 2:-2], true[:, 2:-2]  # the crop cuts the windows of the outer frames
-        logarithmic = F.l1_loss(torch.log(predicted + 1e-3), torch.log(true + 1e-3))
-        root = F.l1_loss(torch.sqrt(predicted + 1e-5), torch.sqrt(true)) / torch.sqrt(true).mean().clamp_min(1e-3)
-        return logarithmic + root
+        logarithmic = (weight * (torch.log(predicted + 1e-3) - torch.log(true + 1e-3)).abs()).mean()
+        root = (weight * (torch.sqrt(predicted + 1e-5) - torch.sqrt(true)).abs()).mean()
+        return logarithmic + root / (weight * torch.sqrt(true)).mean().clamp_min(1e-3)
 
     def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         mel, target = self.prepare(batch, augment=False)
