@@ -100,8 +100,8 @@ class Speech2Face(Journey):
             else:
                 if n is not None and n > 1:
                     raise BundleError("the spectrogram route draws one face only", remedy="use the embedding route")
-                spectrogram = audio.complex_spectrogram(torch.from_numpy(waveform).to(self.device))
-                features = self.module("voice-encoder")(spectrogram.reshape(1, *spectrogram.shape[-3:]))
+                encoder = self.module("voice-encoder")
+                features = encoder(encoder.features(torch.from_numpy(waveform)[None].to(self.device)))  # (1, D)
         faces = self.decode(features, embedding=embedding.cpu(), details={"journey": "speech → face", "seed": seed})
         return faces if n is not None else faces[0]
 
