@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from crossmodal.data import sets, splits
 from crossmodal.data.datasets import FeatureDataset, random_crop, ready
+from crossmodal.data.manifest import Manifest
 from crossmodal.data.prepare import PrepareOptions, prepare
 from crossmodal.data.samplers import SpeakerBatchSampler
-from crossmodal.errors import DataError
+from crossmodal.errors import CheckpointError, DataError
 from tests.test_data_prepare import voices
 
 
@@ -98,3 +100,34 @@ def test_what_is_missing_is_said(prepared: Path) -> None:
         FeatureDataset.open(prepared, ("dlib-128",))
     with pytest.raises(DataError, match="no split 'validation'"):
         FeatureDataset.open(prepared, ("waveform",), "validation")
+
+
+def test_a_checkpoint_says_whom_it_was_trained_on(prepared: Path, tmp_path: Path) -> None:
+    from crossmodal.training.checkpoints import read
+    from crossmodal.training.core import TrainerConfig, fit
+    from crossmodal.training.task import Task
+
+    class Loudness(Task):
+        """Learns one number from sound."""
+
+        name = "loudness"
+        Config = PrepareOptions
+
+        def __init__(self) -> None:
+            super().__init__(PrepareOptions())
+            self.modules["line"] = torch.nn.Linear(1, 1)
+
+        def dataset(self, split: str) -> FeatureDataset:
+            return FeatureDataset.open(prepared, ("waveform",), split, crop={"waveform": 100})
+
+        def loss(self, phase: str, batch: Any, step: int) -> dict[str, torch.Tensor]:
+            loudness = batch["waveform"].abs().mean(dim=1, keepdim=True)
+            return {"loss": (self.modules["line"](loudness) - 1.0).square().mean()}
+
+    config = TrainerConfig(steps=1, batch_size=2, validate_every=0, accelerator="cpu")
+    checkpoint = read(fit(Loudness(), config, tmp_path / "run").checkpoint)
+    test = FeatureDataset.open(prepared, ("waveform",), "test").manifest
+    splits.require_protocol(checkpoint.state["protocol"], test, source=checkpoint.folder)
+    other = splits.assign(Manifest(test.rows), ratios={"train": 0.5, "test": 0.5}, seed=5)
+    with pytest.raises(CheckpointError, match="was trained under protocol"):
+        splits.require_protocol(checkpoint.state["protocol"], splits.part(other, "test"))

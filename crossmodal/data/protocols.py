@@ -3,7 +3,7 @@
 The lists name people, videos and files; :func:`identity_sides` plugs into :func:`crossmodal.data.splits.assign_from`,
 and the trials say who is who, so that a gender-only oracle can stand beside every result. Files:
 
-- ``identity_splits.txt`` — ``A.J._Buckley 1``: 901 people to train (1), 100 to validate (2), 250 unseen and unheard (4);
+- ``identity_splits.txt`` — ``A.J._Buckley 1``: 901 people to train (1), 100 to validate (2), 250 to test (4);
 - ``veriflist_test_<criterion>_<set>.txt`` (Nagrani et al. 2018, "Learnable PINs") —
   ``id,voice-speaker-id,face-speaker-id,label,voice-path,face-path``;
 - ``matching_{v2f,f2v}_{U,G}.csv`` — probe and candidates, separated by blanks, **the right candidate first**.
