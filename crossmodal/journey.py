@@ -143,22 +143,22 @@ class Journey:
         with torch.inference_mode():
             return self.module("speaker-encoder").embed(waveform).float().cpu().clone()
 
-    def read_face(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
-        """Photo → the aligned chip that the bundle's face-feature network wants.
+    def read_face(self, photo: Any, space: str, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
+        """Photo → the chip aligned as the network of the feature space ``space`` wants it.
 
         Raises:
             NoFaceError: no face was found. ImageError: the picture cannot be read.
         """
         from crossmodal import faces
 
-        return faces.read_face(read_stdin(photo), self.module("face-features").space, index=index, no_detect=no_detect)
+        return faces.read_face(read_stdin(photo), space, index=index, no_detect=no_detect)
 
     def face_feature(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> torch.Tensor:
         """Photo → face feature ``(D,)`` on the CPU, in the space that the bundle's decoder reads."""
         import torch
 
         network = self.module("face-features")
-        chip = self.read_face(photo, index=index, no_detect=no_detect).chip
+        chip = self.read_face(photo, network.space, index=index, no_detect=no_detect).chip
         with torch.inference_mode():
             return network(network.preprocess(chip[None]).to(self.device))[0].float().cpu().clone()
 
@@ -166,9 +166,14 @@ class Journey:
         """Photo → ``(256,)`` unit vector in the speaker space, on the CPU."""
         import torch
 
-        feature = self.face_feature(photo, index=index, no_detect=no_detect)
+        encoder = self.module("face-encoder")
+        if aligned_for := getattr(encoder.config, "chip", ""):  # it reads pixels, not a face feature
+            chip = self.read_face(photo, aligned_for, index=index, no_detect=no_detect).chip
+            inputs = encoder.preprocess(chip[None])
+        else:
+            inputs = self.face_feature(photo, index=index, no_detect=no_detect)[None]
         with torch.inference_mode():
-            return self.module("face-encoder")(feature[None].to(self.device))[0].float().cpu().clone()
+            return encoder(inputs.to(self.device))[0].float().cpu().clone()
 
     def embed(self, source: Any, *, kind: Kind | None = None, index: int | None = None) -> tuple[Kind, torch.Tensor]:
         """Embed a voice or a face, told apart by content unless ``kind`` says so → (kind, ``(256,)``)."""
