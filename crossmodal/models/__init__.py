@@ -1,16 +1,21 @@
 """The networks, one file each, and the table of their names.
 
-| kind | what it maps | class |
-| --- | --- | --- |
-| ``speaker-encoder`` | speech → speaker embedding (``ge2e-256``) | :class:`~crossmodal.models.speaker_encoder.SpeakerEncoder` |
-| ``voice-encoder-conv`` | spectrogram → face feature (Speech2Face) | :class:`~crossmodal.models.voice_encoder.ConvVoiceEncoder` |
-| ``voice-encoder-ast`` | spectrogram → face feature (AST) | :class:`~crossmodal.models.voice_encoder.ASTVoiceEncoder` |
-| ``feature-head`` | speaker embedding → distribution over face features | :class:`~crossmodal.models.feature_head.FeatureHead` |
-| ``face-dlib`` / ``face-facenet`` / ``face-vggface`` | face chip → face feature (``dlib-128`` / ``facenet-512`` / ``vggface-4096``) | :mod:`~crossmodal.models.face_features` |
-| ``face-encoder-vgg19`` / ``face-encoder-head`` | face chip or face feature → speaker embedding (SGE2E) | :mod:`~crossmodal.models.face_encoder` |
-| ``face-decoder`` | face feature → landmarks + texture → face image (Cole) | :class:`~crossmodal.models.face_decoder.FaceDecoder` |
-| ``acoustic`` / ``acoustic-coqui`` | tokens + speaker embedding → log-mel, F0 | :mod:`~crossmodal.models.acoustic`, :mod:`~crossmodal.models.coqui_acoustic` |
-| ``vocoder`` / ``vocoder-hifigan`` | log-mel (+ F0) → waveform | :mod:`~crossmodal.models.vocoder`, :mod:`~crossmodal.models.hifigan` |
+| kind | maps | to | file |
+| --- | --- | --- | --- |
+| ``speaker-encoder`` | speech | speaker embedding (``ge2e-256``) | ``speaker_encoder`` |
+| ``voice-encoder-conv`` | spectrogram | face feature (Speech2Face) | ``voice_encoder`` |
+| ``voice-encoder-ast`` | log-mel filterbank | face feature (AST) | ``voice_encoder`` |
+| ``feature-head`` | speaker embedding | distribution over face features | ``feature_head`` |
+| ``face-dlib`` | face chip | face feature ``dlib-128`` | ``face_features`` |
+| ``face-facenet`` | face chip | face feature ``facenet-512`` | ``face_features`` |
+| ``face-vggface`` | face chip | face feature ``vggface-4096`` | ``face_features`` |
+| ``face-encoder-vgg19`` | face chip | speaker embedding (SGE2E) | ``face_encoder`` |
+| ``face-encoder-head`` | face feature | speaker embedding (SGE2E) | ``face_encoder`` |
+| ``face-decoder`` | face feature | landmarks + texture → face image (Cole) | ``face_decoder`` |
+| ``acoustic`` | tokens + speaker embedding | log-mel, F0 | ``acoustic`` |
+| ``acoustic-coqui`` | tokens + speaker embedding | log-mel, F0 | ``coqui_acoustic`` |
+| ``vocoder`` | log-mel, F0 | waveform | ``vocoder`` |
+| ``vocoder-hifigan`` | log-mel | waveform | ``hifigan`` |
 
 Every network is built from a dataclass config, keeps it as ``.config``, and has a ``debug()`` config that runs in
 milliseconds. A network that reads or writes an embedding names it in ``config.input_space`` / ``config.output_space``.
