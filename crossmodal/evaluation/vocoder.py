@@ -185,7 +185,6 @@ def _griffin_lim(name: str, mel: Tensor, f0: Tensor, iterations: int = 60) -> Te
     """One of :data:`BASELINES`; ``f0`` is not used."""
     magnitude = torch.exp(mel[0])  # (100, F)
     samples = mel.shape[2] * _AUDIO.hop_length
-    stft = {"n_fft": _AUDIO.n_fft, "hop_length": _AUDIO.hop_length, "win_length": _AUDIO.win_length}
     if name == "griffin-lim-torchaudio":
         inverse, synthesis = _torchaudio_inverse()
         return synthesis(inverse(magnitude))[None, :samples]
@@ -197,7 +196,9 @@ def _griffin_lim(name: str, mel: Tensor, f0: Tensor, iterations: int = 60) -> Te
         )
     else:
         linear = invert_filterbank(magnitude).numpy()
-    wave = librosa.griffinlim(linear, n_iter=iterations, random_state=0, **stft)
+    wave = librosa.griffinlim(
+        linear, n_iter=iterations, hop_length=_AUDIO.hop_length, win_length=_AUDIO.win_length, random_state=0
+    )
     return torch.from_numpy(wave)[None]
 
 
@@ -251,14 +252,16 @@ def load_vocoder(bundle: str | None = None, weights: Path | None = None) -> nn.M
         from crossmodal.bundle import Bundle
 
         return Bundle.open(bundle).load("vocoder")
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     from crossmodal.config import load_yaml
     from crossmodal.models import build
 
-    content = load_yaml(weights.with_suffix(".yaml"))
-    module = build(content["kind"], content["config"])
-    module.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+    with safe_open(weights, framework="pt") as file:
+        kind = (file.metadata() or {}).get("kind", "vocoder")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    module = build(kind, load_yaml(weights.with_suffix(".yaml")))
+    module.load_state_dict(tensors)
     return module.eval()
 
 

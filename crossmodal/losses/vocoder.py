@@ -49,7 +49,7 @@ class MultiResolutionSTFTLoss(nn.Module):
     def forward(self, estimate: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, T)`` twice → (mean spectral convergence, mean log magnitude distance)."""
         with torch.autocast(estimate.device.type, enabled=False):
-            convergence, distance = estimate.new_zeros((), dtype=torch.float32), 0.0
+            convergence = distance = estimate.new_zeros((), dtype=torch.float32)
             for i, (n_fft, hop) in enumerate(self.resolutions):
                 window = self.get_buffer(f"window_{i}")
                 a = magnitude(estimate.float(), n_fft, hop, window)

@@ -236,12 +236,22 @@ class HarmonicVocoder(nn.Module):
         hop, length = self.audio.hop_length, self.audio.win_length
         window = self.window[:length]
         frame = (torch.fft.irfft(spectrum, n=self.audio.n_fft)[..., :length] * window).view(batch, frames, 4, hop)
-        square = window.square().view(4, hop)
-        total = sum(F.pad(frame[:, :, i], (0, 0, i, 3 - i)) for i in range(4))
-        # a block near either end is covered by fewer windows
-        index = torch.arange(frames + 3, device=spectrum.device)[:, None]
-        weight = sum(((index >= i) & (index < frames + i)) * square[i] for i in range(4))
-        return total / torch.clamp(weight, min=0.1)
+        total = frame.new_zeros(batch, frames + 3, hop)
+        for i in range(4):
+            total[:, i : i + frames] += frame[:, :, i]
+        return total / self._coverage(frames)
+
+    def _coverage(self, frames: int) -> Tensor:
+        """``(frames + 3, hop)`` sum of the squared windows over each sample; fewer cover the hops at the ends."""
+        hop = self.audio.hop_length
+        square = self.window[: self.audio.win_length].square().view(4, hop)
+        few = min(frames, 4)
+        ends = square.new_zeros(few + 3, hop)
+        for i in range(4):
+            ends[i : i + few] += square[i]
+        if frames > few:
+            ends = torch.cat([ends[:3], ends[3:4].expand(frames - 3, hop), ends[-3:]])
+        return ends.clamp_min(0.1)
 
 
 def with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ class VocoderTaskConfig:
     """Validation clips, spread over the validation speakers."""
     model: VocoderConfig = field(default_factory=VocoderConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    training_projections: int = 3
+    """Projections a training step goes through; validation and use take ``model.projections``."""
     adversarial: bool = False
     """Train against the discriminators as well."""
     corpus_share: dict[str, float] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class VocoderTaskConfig:
     """Loudness of training crops varies by as much, up and down."""
     stft_weight: float = 1.0
     mel_weight: float = 1.0
-    magnitude_weight: float = 1.0
+    magnitude_weight: float = 2.0
     """L1 between predicted and true magnitude (logarithm and square root), before the projections."""
     adversarial_weight: float = 0.1
     feature_weight: float = 0.2
@@ -191,13 +193,14 @@ class VocoderTask(Task):
         mel, target = self.prepare(batch, augment=training)
         if phase == "discriminator":
             with torch.no_grad():
-                generated = self.vocoder(mel, batch["f0"])
+                first = self.vocoder.initial_spectrum(mel, batch["f0"])
+                generated = self.vocoder.project(*first, self.config.training_projections)
             real, _ = self.modules["discriminator"](target)
             fake, _ = self.modules["discriminator"](generated)
             value = discriminator_loss(real, fake)
             return {"loss": value, "discriminator": value.detach()}
         spectrum, predicted = self.vocoder.initial_spectrum(mel, batch["f0"])
-        estimate = self.vocoder.project(spectrum, predicted)
+        estimate = self.vocoder.project(spectrum, predicted, self.config.training_projections if training else None)
         convergence, distance = self.frozen["stft"](estimate, target)
         mel_distance = mel_loss(estimate, target)
         magnitude_distance = self._magnitude_distance(predicted, batch, target)
