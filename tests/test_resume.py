@@ -43,6 +43,6 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
         expected_tensors, actual_tensors = one.tensors(name), other.tensors(name)
         assert expected_tensors.keys() == actual_tensors.keys()
         assert all(torch.equal(actual_tensors[key], value) for key, value in expected_tensors.items())
-    for key in ("position", "best", "stale", "usual", "optimisers"):
+    for key in ("position", "best", "stale", "usual_loss", "optimisers"):
         assert other.state[key] == one.state[key]
     assert find(whole).step == find(killed).step

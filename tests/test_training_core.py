@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossmodal.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from crossmodal.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
 from crossmodal.training import checkpoints, schedules
 from crossmodal.training.checkpoints import Store, find
 from crossmodal.training.config import OptimiserConfig, ScheduleConfig, TrainerConfig
@@ -22,7 +22,7 @@ from crossmodal.training.core import fit
 from crossmodal.training.ema import Ema
 from crossmodal.training.loading import train_batches, train_stream
 from crossmodal.training.logging import read_log
-from tests.toy_task import AdversarialToyTask, ToyConfig, ToyTask
+from tests.toy_task import AdversarialToyTask, ToyConfig, ToyData, ToyTask
 
 CONFIG = TrainerConfig(
     batch_size=8, steps=12, optimiser=OptimiserConfig(lr=0.01), validate_every=6, save_every=4, log_every=1
@@ -389,3 +389,54 @@ def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
         "optimiser-generator.safetensors",
         "state.json",
     }
+
+
+# --------------------------------------------------------------------------------------------------- smaller promises
+
+
+class _Broken(ToyTask):
+    """One example's file has gone."""
+
+    def dataset(self, split: str) -> Any:
+        class Data(ToyData):
+            def __getitem__(self, index: int) -> dict[str, Any]:
+                if index == 11:
+                    raise DataError("the file is missing", source="clip-11.wav")
+                return super().__getitem__(index)
+
+        return Data(self.config, 40 if split == "train" else 8)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_example_that_fails_is_one_line(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        fit(_Broken(ToyConfig()), replace(CONFIG, workers=workers), tmp_path)
+    assert str(caught.value) == "clip-11.wav: the file is missing"
+
+
+def test_no_validation_batch_is_an_error(tmp_path: Path) -> None:
+    class Empty(ToyTask):
+        def sampler(self, dataset: Any, batch_size: int, seed: int) -> Any:
+            return [] if len(dataset) == 12 else None
+
+    with pytest.raises(ConfigError, match="12 held-out examples do not fill one validation batch"):
+        fit(Empty(ToyConfig()), CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_visuals_go_to_tensorboard(tmp_path: Path) -> None:
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Seen(ToyTask):
+        def visuals(self, batch: Any) -> dict[str, Any]:
+            assert not self.modules.training
+            return {"face": Image.new("RGB", (8, 8), (255, 0, 0)), "voice": (torch.zeros(800), 16_000)}
+
+    fit(Seen(ToyConfig()), CONFIG, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert tags["images"] == ["face"]
+    assert tags["audio"] == ["voice"]
+    assert {"train/loss", "validation/loss", "train/steps_per_second"} <= set(tags["scalars"])
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 13))

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -48,6 +46,7 @@ from crossmodal.training.checkpoints import (
 )
 from crossmodal.training.config import OptimiserConfig, ScheduleConfig, TrainerConfig
 from crossmodal.training.ema import Ema
+from crossmodal.training.interrupt import Interrupt
 from crossmodal.training.loading import (
     Position,
     mix,
@@ -59,11 +58,10 @@ from crossmodal.training.loading import (
     validation_stream,
 )
 from crossmodal.training.logging import Log
+from crossmodal.training.parallel import make_fabric
 from crossmodal.training.task import Task
 
 __all__ = ["OptimiserConfig", "Result", "ScheduleConfig", "TrainerConfig", "fit", "make_fabric"]
-
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -79,22 +77,6 @@ class Result:
     """The checkpoint whose (averaged) weights the task's modules hold now."""
     seconds: float
     """Time trained, earlier parts of an interrupted run included."""
-
-
-def make_fabric(config: TrainerConfig) -> Fabric:
-    """The engine: devices, processes and precision."""
-    several = config.devices * config.nodes > 1
-    try:
-        return Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            strategy="ddp" if several else "auto",
-            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
-        )
-    except (RuntimeError, ValueError, ImportError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"devices cannot be used ({problem})", source="trainer") from error
 
 
 def fit(
@@ -133,7 +115,8 @@ class _Run:
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.store = Store(out / "checkpoints", config.keep)
         self.step, self.position, self.before = 0, (0, 0), 0.0
-        self.best, self.stale, self.usual = math.inf, 0, 0.0
+        self.best, self.stale = math.inf, 0
+        self.usual = dict.fromkeys(task.phases, 0.0)
         self.started = time.perf_counter()
 
         # All that can be wrong is found before anything is written.
@@ -222,7 +205,7 @@ class _Run:
         config = self.config
         saved = self.step
         stream = train_stream(self.task, self.data, self.order, config, self.position, self.rank, self.world)
-        with _Interrupt() as interrupt:
+        with Interrupt() as interrupt:
             reason = self._reason_to_stop(interrupt.raised)
             while not reason:
                 values = self._train_step(stream)
@@ -268,13 +251,13 @@ class _Run:
             values[f"{mark}gradient_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
             self._check(phase, parts["loss"], values[f"{mark}gradient_norm"], batches)
             self.fabric.strategy.optimizer_step(optimiser)
+            self.usual[phase] += (abs(parts["loss"]) - self.usual[phase]) / min(self.step + 1, 100)
         if len(task.phases) > 1:
             values["loss"] = values[f"{task.phases[-1]}/loss"]
         self.step += 1
         self.position = taken[-1][0]
         if self.ema:
             self.ema.update(self.step)
-        self.usual += (abs(values["loss"]) - self.usual) / min(self.step, 100)
         return {**values, "learning_rate_factor": scale}
 
     def _backward(self, phase: str, batches: list[Any]) -> dict[str, float]:
@@ -296,8 +279,8 @@ class _Run:
         """Stop a run whose loss or gradient is no number any more, or whose loss explodes."""
         if not math.isfinite(loss):
             problem = f"the loss of phase '{phase}' is {loss}"
-        elif abs(loss) > self.config.explode * max(1.0, self.usual) and self.step > 0:
-            problem = f"the loss of phase '{phase}' exploded to {loss:.4g} (usual: {self.usual:.4g})"
+        elif abs(loss) > self.config.explode * max(1.0, self.usual[phase]) and self.step > 0:
+            problem = f"the loss of phase '{phase}' exploded to {loss:.4g} (usual: {self.usual[phase]:.4g})"
         elif not math.isfinite(norm) and self.config.precision != "fp16":  # fp16 skips such steps by itself
             problem = f"the gradient of phase '{phase}' is {norm}"
         else:
@@ -329,7 +312,7 @@ class _Run:
     def _validate(self) -> bool:
         """Score the averaged weights on the held-out data; returns whether they are the best so far."""
         task = self.task
-        parallel.average_buffers(task.modules)
+        self._average_buffers()
         task.modules.eval()
         seed_everything(mix(self.config.seed, "validation"))
         assert self.held_out is not None
@@ -339,9 +322,8 @@ class _Run:
             if self.world > 1:
                 means = parallel.average_(torch.tensor(list(scores.values()), device=self.fabric.device))
                 scores = dict(zip(scores, means.tolist(), strict=True))
-            if self.rank == 0:
-                first = validation_stream(task, self.held_out, self.held_out_keys[:1], self.config)
-                self.log.visuals(self.step, task.visuals(self.fabric.to_device(next(first))))
+            first = next(validation_stream(task, self.held_out, self.held_out_keys[:1], self.config))
+            self.log.visuals(self.step, task.visuals(self.fabric.to_device(first)))
         loss = scores.get("loss", math.nan)
         improved = loss < self.best
         self.stale = 0 if improved else self.stale + 1
@@ -349,9 +331,15 @@ class _Run:
         self.log.validation(self.step, scores, "  (best)" if improved else "")
         return improved
 
+    def _average_buffers(self) -> None:
+        if parallel.active():
+            parallel.average_buffers(self.task.modules)
+            if self.ema:
+                self.ema.take_buffers()
+
     def _save(self, improved: bool) -> None:
         """Write a checkpoint; every process has to call this, process 0 writes."""
-        parallel.average_buffers(self.task.modules)
+        self._average_buffers()
         tensors = {"modules": gather(self.task.modules.state_dict())}
         if self.ema:
             tensors["ema"] = gather(self.ema.state_dict())
@@ -364,7 +352,7 @@ class _Run:
             "elapsed": self.elapsed,
             "best": self.best if math.isfinite(self.best) else None,
             "stale": self.stale,
-            "usual": self.usual,
+            "usual_loss": self.usual,
             "optimisers": groups,
             "scaler": self.fabric.strategy.precision.state_dict(),
             "trainer": to_dict(self.config),
@@ -399,29 +387,5 @@ class _Run:
             state["elapsed"],
         )
         self.best = math.inf if state["best"] is None else state["best"]
-        self.stale, self.usual = state["stale"], state["usual"]
-
-
-class _Interrupt:
-    """SIGINT and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self._raised = False
-        self._before: dict[int, Any] = {}
-
-    def raised(self) -> bool:
-        return self._raised
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self._raised = True
-        signal.signal(number, self._before[number])
+        self.stale = state["stale"]
+        self.usual.update(state.get("usual_loss", {}))

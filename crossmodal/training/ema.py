@@ -28,6 +28,12 @@ class Ema:
         now = self._modules.state_dict()
         trained = [name for name in now if name in self._trained]
         torch._foreach_lerp_([self._average[n] for n in trained], [now[n] for n in trained], weight)
+        self.take_buffers()
+
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        """Copy what is not averaged."""
+        now = self._modules.state_dict()
         for name in now.keys() - self._trained:
             self._average[name].copy_(now[name])
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crossmodal.errors import ConfigError
+from crossmodal.errors import ConfigError, CrossmodalError
 from crossmodal.training.config import TrainerConfig
 from crossmodal.training.task import Task
 
@@ -46,6 +46,8 @@ class _Seeded(Dataset):
             np.random.seed(seed % 2**32)
             random.seed(seed)
             return epoch, number, self.dataset[index]
+        except CrossmodalError as error:  # one line in the loop, rather than the worker's traceback
+            return epoch, number, error
         finally:  # examples made in the loop's own process must not disturb the loop's random numbers
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])
@@ -109,6 +111,9 @@ class _Collate:
 
     def __call__(self, examples: list[tuple[int, int, Any]]) -> tuple[Position, Any]:
         epoch, number, _ = examples[0]
+        for *_, example in examples:
+            if isinstance(example, CrossmodalError):
+                return (epoch, number + 1), example
         return (epoch, number + 1), self.task.collate([example for *_, example in examples])
 
 
@@ -146,14 +151,18 @@ def train_stream(
         # the loader draws a seed from torch's generator when it starts; ours must not notice
         generator=torch.Generator().manual_seed(0),
     )
-    return iter(loader)
+    return _unwrapped(loader)
 
 
 def validation_batches(
     task: Task, dataset: Dataset, config: TrainerConfig, rank: int, world: int
 ) -> list[list[tuple[int, int, int]]]:
     """The keys of the validation batches: the task's sampler at epoch 0, else in order (with several processes, a
-    last batch that cannot be shared equally loses its remainder)."""
+    last batch that cannot be shared equally loses its remainder).
+
+    Raises:
+        ConfigError: there is not one batch.
+    """
     size = config.validation_batch_size or config.batch_size
     order = task.sampler(dataset, size, config.seed)
     if order is None:
@@ -167,6 +176,12 @@ def validation_batches(
         part = share(batch[: len(batch) // world * world], rank, world)
         if part:
             keys.append([(0, number, index) for index in part])
+    if not keys:
+        raise ConfigError(
+            f"{size_of(dataset)} held-out examples do not fill one validation batch of {size}",
+            source=task.name,
+            remedy="lower validation_batch_size, hold out more, or set validate_every to 0",
+        )
     return keys
 
 
@@ -179,5 +194,12 @@ def validation_stream(task: Task, dataset: Dataset, keys: list[Any], config: Tra
         num_workers=min(config.workers, 2),
         generator=torch.Generator().manual_seed(0),
     )
-    for _, batch in loader:
+    for _, batch in _unwrapped(loader):
         yield batch
+
+
+def _unwrapped(loader: DataLoader) -> Iterator[tuple[Position, Any]]:
+    for position, batch in loader:
+        if isinstance(batch, CrossmodalError):
+            raise batch
+        yield position, batch

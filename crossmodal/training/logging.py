@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.files import atomic_write
+
 
 class Log:
     """Writes ``log.jsonl`` (losses to the last bit), TensorBoard files and the progress bar of a run.
@@ -128,7 +130,7 @@ def _keep_until(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    atomic_write(path, "".join(kept).encode())
 
 
 def _bar(steps: int | None) -> Any:

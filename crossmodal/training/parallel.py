@@ -15,10 +15,31 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from crossmodal.errors import ConfigError
+from crossmodal.training.config import TrainerConfig
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _BUCKET = 2**24
 """Values in one message."""
+
+
+def make_fabric(config: TrainerConfig) -> Fabric:
+    """The engine: devices, processes and precision."""
+    several = config.devices * config.nodes > 1
+    try:
+        return Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy="ddp" if several else "auto",
+            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
+        )
+    except (RuntimeError, ValueError, ImportError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"devices cannot be used ({problem})", source="trainer") from error
 
 
 def active() -> bool:

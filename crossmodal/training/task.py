@@ -40,12 +40,15 @@ class Task(abc.ABC):
     def dataset(self, split: str) -> Dataset:
         """The ``train`` or ``validation`` examples: a map-style dataset; each example is a dict with an ``id`` string.
 
-        An example may depend only on its index and on the random numbers of ``torch`` in the worker, which the loop
-        seeds from (seed, epoch, index), so that a resumed run sees the same crops.
+        An example may depend only on its index and on the global random numbers of ``torch``, ``numpy`` and ``random``,
+        which the loop seeds from (seed, epoch, index), so that a resumed run sees the same crops.
         """
 
     def sampler(self, dataset: Dataset, batch_size: int, seed: int) -> Iterable[list[int]] | None:
-        """A batch sampler with ``set_epoch(epoch)`` and ``__len__``; ``None`` for the loop's seeded shuffle."""
+        """A batch sampler with ``set_epoch(epoch)``; ``None`` for the loop's seeded shuffle (in order for validation).
+
+        ``batch_size`` is that of all processes together; the loop gives each an equal, contiguous part of every batch.
+        """
         return None
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +65,9 @@ class Task(abc.ABC):
     def loss(self, phase: str, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
         """One forward pass. ``"loss"`` is what is minimised; every other entry is a scalar to log.
 
-        Runs under the loop's autocast. ``step`` counts optimiser steps from 0.
+        Runs under the loop's autocast. ``step`` counts optimiser steps from 0. Random numbers may come from ``torch``,
+        ``numpy`` and ``random``; the loop seeds them from (seed, step, process). With several processes ``batch`` is
+        this process's equal, contiguous part of the global batch, and the loop averages the gradients.
         """
 
     @torch.no_grad()
@@ -78,7 +83,10 @@ class Task(abc.ABC):
         return {key: value / max(count, 1) for key, value in total.items()}
 
     def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Things to look at, logged to TensorBoard: ``name → PIL image`` or ``name → (waveform (T,), sample_rate)``."""
+        """Things to look at, logged to TensorBoard: ``name → PIL image`` or ``name → (waveform (T,), sample_rate)``.
+
+        Runs after each validation, as it does, on the first validation batch.
+        """
         return {}
 
     def export(self, folder: Path, add: Callable[..., None]) -> None:
