@@ -111,7 +111,8 @@ def _measure(recipe: Recipe, seconds: float) -> Row:
         row.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
         return row
     finally:
-        torch._dynamo.reset()
+        if config.compile:
+            torch._dynamo.reset()
         if cuda:
             torch.cuda.empty_cache()
     row.steps_per_second, row.samples_per_second = rate, rate * config.batch_size
@@ -178,16 +179,16 @@ def _peak(fabric: Fabric, precision: str) -> tuple[float, str]:
         for chip, (half_rate, full_rate) in PEAK.items():
             if chip in name:
                 return (half_rate if half else full_rate), f"data sheet of {chip}"
-    size = 8192 if fabric.device.type == "cuda" else 1024
+    size = 8192 if fabric.device.type == "cuda" else 512
     cuda = fabric.device.type == "cuda"
-    kind = torch.bfloat16 if half else torch.float32
+    kind = torch.bfloat16 if half and cuda else torch.float32  # few CPUs have matrix units for bf16
     one = torch.randn(size, size, device=fabric.device, dtype=kind)
     one @ one
     count, start = 0, _now(cuda)
-    while count < 3 or _now(cuda) - start < 0.5:
+    while count < 3 or _now(cuda) - start < 0.3:
         one @ one
         count += 1
-    return 2 * size**3 * count / (_now(cuda) - start) / 1e12, f"measured, {size} × {size} matrices"
+    return 2 * size**3 * count / (_now(cuda) - start) / 1e12, f"measured, {size} × {size} {str(kind)[6:]}"
 
 
 def _now(cuda: bool) -> float:
