@@ -49,7 +49,7 @@ class VocoderConfig:
     """Lowest bins of the pulse train's spectrum shown to the trunk (256 bins = 4 kHz)."""
     inversion_steps: int = 4
     """Multiplicative steps of the mel inversion."""
-    projections: int = 12
+    projections: int = 20
     """Projections between consistent spectra and the magnitude."""
     relaxation: float = 0.8
     """β = ρ / (1 + ρ) of the projections' ADMM penalty ρ; 1/2 is close to plain Griffin–Lim."""
