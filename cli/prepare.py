@@ -59,7 +59,7 @@ def prepare(
     if root is None:
         raise ConfigError("needs the folder of the data", source=data_set, remedy="crossmodal prepare SET ROOT -o OUT")
     if data_set == "probe":
-        _probe(root, features or "ge2e-256", seed, json_output)
+        _probe(root, features or "ge2e-256", per_person or 20, seed, json_output)
         return
     if out is None:
         raise ConfigError("needs a folder for the result", source="prepare", remedy="add -o OUT")
@@ -143,12 +143,12 @@ def _list_sets() -> None:
         typer.echo(f"{entry.name:18} from {entry.needs}: {entry.shape}")
 
 
-def _probe(root: Path, feature: str, seed: int, json_output: bool) -> None:
+def _probe(root: Path, feature: str, per_speaker: int, seed: int, json_output: bool) -> None:
     import dataclasses
 
     from crossmodal.data.probe import probe_prepared
 
-    result = probe_prepared(root, feature, seed=seed)
+    result = probe_prepared(root, feature, seed=seed, per_speaker=per_speaker)
     if json_output:
         print_json(dataclasses.asdict(result))
     else:

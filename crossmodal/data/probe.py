@@ -9,7 +9,7 @@ would stay near chance, as far as the corpora's speakers are alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,7 +145,8 @@ def probe_prepared(root: str | Path, feature: str = "ge2e-256", *, seed: int = 0
     """Probe one feature of prepared data: ``root`` itself, and the prepared folders directly in it.
 
     Args:
-        root: a folder that ``crossmodal prepare`` wrote, or one that holds several of them.
+        root: a folder that ``crossmodal prepare`` or :mod:`crossmodal.data.speech_features` wrote, or one that holds
+            several of the former.
         feature: a feature of fixed size, e.g. ``ge2e-256``.
         seed: of folds and bootstrap.
         per_speaker: at most so many embeddings of a speaker, so that no one voice stands for a corpus.
@@ -153,22 +154,37 @@ def probe_prepared(root: str | Path, feature: str = "ge2e-256", *, seed: int = 0
     Raises:
         DataError: nothing prepared, or too few corpora.
     """
-    root = Path(root)
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
-    folders = [folder for folder in folders if (folder / "manifest.parquet").is_file()]
-    if not folders:
-        raise DataError("holds no prepared data", source=root, remedy=f"crossmodal prepare ... --features {feature}")
-    values, corpora, speakers = [], [], []
+    found = sorted(_stored(Path(root), feature), key=lambda item: fraction(item[0], seed))
     counts: Counter[str] = Counter()
-    for folder in folders:
+    kept = []
+    for row_id, corpus, speaker, read in found:
+        if counts[speaker] < per_speaker:
+            counts[speaker] += 1
+            kept.append((read(row_id), corpus, speaker))
+    values, corpora, speakers = zip(*kept) if kept else ((), (), ())
+    return corpus_probe(np.array(values), corpora, speakers, seed=seed)
+
+
+_Stored = tuple[str, str, str, Callable[[str], np.ndarray]]  # id, corpus, speaker, and what reads the value of an id
+
+
+def _stored(root: Path, feature: str) -> Iterator[_Stored]:
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    prepared = [folder for folder in folders if (folder / "manifest.parquet").is_file()]
+    for folder in prepared:
         store = FeatureStore(folder / "features" / feature)
-        for row in sorted(Manifest.read(folder / "manifest.parquet"), key=lambda row: fraction(row.id, seed)):
-            if row.id in store and counts[row.identity] < per_speaker:
-                counts[row.identity] += 1
-                values.append(store[row.id].reshape(-1))
-                corpora.append(row.corpus)
-                speakers.append(row.identity)
-    return corpus_probe(np.stack(values) if values else np.zeros((0, 1)), corpora, speakers, seed=seed)
+        for row in Manifest.read(folder / "manifest.parquet"):
+            if row.id in store:
+                yield row.id, row.corpus, row.identity, lambda row_id, store=store: store[row_id].reshape(-1)
+    if not prepared and feature == "ge2e-256" and (root / "index.jsonl").is_file():
+        from crossmodal.data.speech_features import SpeechFeatures
+
+        speech = SpeechFeatures(root)
+        for clip in speech:
+            speaker = clip.attributes.get("identity") or f"{clip.corpus}/{clip.speaker}"
+            yield clip.id, clip.corpus, speaker, lambda row_id: speech.embedding(speech.position(row_id))
+    elif not prepared:
+        raise DataError("holds no prepared data", source=root, remedy=f"crossmodal prepare ... --features {feature}")
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
