@@ -160,7 +160,7 @@ def probe_prepared(root: str | Path, feature: str = "ge2e-256", *, seed: int = 0
     for row_id, corpus, speaker, read in found:
         if counts[speaker] < per_speaker:
             counts[speaker] += 1
-            kept.append((read(row_id), corpus, speaker))
+            kept.append((read(row_id).reshape(-1), corpus, speaker))
     values, corpora, speakers = zip(*kept) if kept else ((), (), ())
     return corpus_probe(np.array(values), corpora, speakers, seed=seed)
 
@@ -175,7 +175,7 @@ def _stored(root: Path, feature: str) -> Iterator[_Stored]:
         store = FeatureStore(folder / "features" / feature)
         for row in Manifest.read(folder / "manifest.parquet"):
             if row.id in store:
-                yield row.id, row.corpus, row.identity, lambda row_id, store=store: store[row_id].reshape(-1)
+                yield row.id, row.corpus, row.identity, store.__getitem__
     if not prepared and feature == "ge2e-256" and (root / "index.jsonl").is_file():
         from crossmodal.data.speech_features import SpeechFeatures
 
