@@ -34,7 +34,7 @@ def train(case: str, folder: Path, fabric: Fabric | None = None) -> None:
         optimiser=OptimiserConfig(name="sgd", lr=0.05, momentum=0.9) if case == "ge2e" else OptimiserConfig(lr=0.02),
         ema=0.9,
         validate_every=5,
-        validation_batch_size=8 if case == "ge2e" else 6,
+        validation_batch_size=4 if case == "ge2e" else 6,
         save_every=4,
         log_every=1,
         accelerator="cpu",
