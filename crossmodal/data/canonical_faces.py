@@ -24,10 +24,11 @@ from crossmodal.errors import DataError
 # Indices of the 189-point Psychomorph template.
 PUPILS = (0, 1)
 CHIN = 129
-INNER = (*range(0, 109), *range(158, 183))
+INNER = (*range(109), *range(158, 183))
 """Eyes, brows, nose, mouth and cheeks: what alignment rests on."""
 OUTLINE = tuple(range(125, 145))
 """Jaw, then hairline."""
+BROWS = tuple(range(71, 87))
 NECK = (145, 157)
 """Where the jaw's shadow meets the sides of the neck."""
 TEMPLATE_POINTS = 189
@@ -197,7 +198,7 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def resample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """``image`` ``(H, W, C)`` through ``matrix`` (image → frame) into a ``size × size`` frame, anti-aliased, edges repeated."""
+    """``image`` ``(H, W, C)`` through ``matrix`` (image → frame) into a ``size × size`` frame, anti-aliased."""
     linear = np.linalg.inv(matrix[:, :2])
     offset = -linear @ matrix[:, 2]
     shrink = float(np.sqrt(abs(np.linalg.det(linear))))
@@ -211,7 +212,7 @@ def resample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def mean_shape(shapes: Sequence[np.ndarray], frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised Procrustes mean of templates → symmetric mean ``(L, 2)`` in the frame, and each point's mirror ``(L,)``."""
+    """Generalised Procrustes mean of templates → symmetric mean ``(L, 2)`` in the frame, mirror indices ``(L,)``."""
     from scipy.optimize import linear_sum_assignment
 
     inner = list(INNER)
@@ -231,7 +232,7 @@ def mean_shape(shapes: Sequence[np.ndarray], frame: Frame) -> tuple[np.ndarray, 
 
 
 def silhouette(alpha: np.ndarray, frame: Frame) -> np.ndarray:
-    """Where rays from between the eyes last leave the matte ``(H, W)`` → ``(RAYS, 2)`` pixels, left to right over the top."""
+    """Where rays from between the eyes last leave the matte ``(H, W)`` → ``(RAYS, 2)``, left to right over the top."""
     smooth = ndimage.gaussian_filter(alpha, 0.05 * frame.eye_distance)
     angles = np.deg2rad(np.linspace(RAY_RANGE[1], RAY_RANGE[0], RAYS))
     radii = np.arange(0.9 * frame.eye_distance, 2.05 * frame.eye_distance, 0.5)
@@ -239,11 +240,11 @@ def silhouette(alpha: np.ndarray, frame: Frame) -> np.ndarray:
     y = frame.eye_line - radii[None] * np.sin(angles)[:, None]
     inside = ndimage.map_coordinates(smooth, [y, x], order=1, mode="nearest") > 0.5  # (RAYS, R)
     # Beside and below the ears only the near hair is shape; longer hair stays in the texture.
-    bound = frame.eye_distance * (1.32 + 0.73 * np.clip(np.sin(angles) / 0.7, 0, 1))  # (RAYS,)
+    bound = frame.eye_distance * (1.32 + 0.73 * np.clip(np.sin(angles), 0, 1) ** 2)  # (RAYS,)
     inside &= radii[None] <= bound[:, None]
     last = np.where(inside.any(1), inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1), 0)
     radius = radii[last]
-    radius = ndimage.gaussian_filter1d(ndimage.median_filter(radius, 5, mode="nearest"), 1.2, mode="nearest")
+    radius = ndimage.gaussian_filter1d(ndimage.median_filter(radius, 5, mode="nearest"), 1.6, mode="nearest")
     points = np.stack([frame.centre + radius * np.cos(angles), frame.eye_line - radius * np.sin(angles)], axis=-1)
     return np.clip(points, 1, frame.size - 2).astype(np.float32)
 

@@ -14,8 +14,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from crossmodal.data.canonical_faces import CHIN, INNER, NECK, OUTLINE, AlignedFaces
-from crossmodal.models.face_decoder import FaceBasis, FaceCode, FaceDecoderConfig
+from crossmodal.data.canonical_faces import BROWS, CHIN, INNER, NECK, OUTLINE, PUPILS, AlignedFaces
+from crossmodal.models.face_decoder import FaceBasis, FaceCode, FaceDecoder, FaceDecoderConfig
 
 
 @dataclass
@@ -65,12 +65,27 @@ def regions(aligned: AlignedFaces) -> tuple[np.ndarray, np.ndarray]:
     # The neck ends in a soft bow instead of a cut.
     bow = rows + 0.16 * ((columns - frame.centre) / eyes) ** 2 * eyes
     fade = np.clip((chin + 0.8 * eyes - bow) / (0.42 * eyes), 0, 1)
-    side = np.clip((1.75 * eyes - np.abs(columns - frame.centre)) / (0.35 * eyes), 0, 1)
+    side = np.clip((2.3 * eyes - np.abs(columns - frame.centre)) / (0.25 * eyes), 0, 1)
     return weight, (fade * fade * (3 - 2 * fade)) * side
 
 
+def skin_mask(aligned: AlignedFaces) -> np.ndarray:
+    """Cheeks and lower forehead in the mean shape ``(H, W)`` bool: skin in everyone, without beard or hair."""
+    mean, eyes = aligned.mean_points, aligned.frame.eye_distance
+    rows, columns = np.mgrid[0 : aligned.frame.size, 0 : aligned.frame.size]
+    left, right = mean[PUPILS[0]], mean[PUPILS[1]]
+    mask = np.zeros(rows.shape, dtype=bool)
+    for x, y, radius in (
+        (left[0] - 0.05 * eyes, left[1] + 0.62 * eyes, 0.2),
+        (right[0] + 0.05 * eyes, right[1] + 0.62 * eyes, 0.2),
+        ((left[0] + right[0]) / 2, left[1] - 0.62 * eyes, 0.18),
+    ):
+        mask |= (columns - x) ** 2 + (rows - y) ** 2 < (radius * eyes) ** 2
+    return mask
+
+
 def _principal(data: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Components of centred ``data`` ``(N, D)`` scaled by their deviation ``(K, D)``, and unit-variance codes ``(N, K)``."""
+    """Components of centred ``data`` ``(N, D)`` times their deviation ``(K, D)``; unit-variance codes ``(N, K)``."""
     values, vectors = np.linalg.eigh(data @ data.T)
     order = np.argsort(values)[::-1][: min(count, len(data) - 1)]
     deviation = np.sqrt(np.maximum(values[order], 1e-12) / len(data))
@@ -112,9 +127,13 @@ def build_model(aligned: AlignedFaces, chosen: Sequence[int], config: FaceDecode
     mean = np.concatenate([colour, mean_alpha], axis=-1)  # (H, W, 4)
     difference = rgba - mean
     difference[..., :3] *= alpha  # colour where there is nothing means nothing
-    channels_first = np.moveaxis(difference, -1, 1)  # (N, 4, H, W)
-    face, face_codes = _principal((channels_first * weight).reshape(len(rgba), -1), config.face_components)
-    rest = (channels_first * (1 - weight)).reshape(len(rgba), -1)
+    skin = _skin_only(difference, rgba, aligned) * weight[..., None]
+    skin_mean = skin.mean(0)
+    block = np.moveaxis(skin - skin_mean, -1, 1).reshape(len(rgba), -1)
+    face, face_codes = _principal(block, config.face_components)
+    # A fringe over the forehead is hair: it stays in the rest.
+    rest = np.moveaxis(difference - (skin - skin_mean), -1, 1)
+    rest = (rest - rest.mean(0)).reshape(len(rgba), -1)
     # Texture and silhouette of the hair together, both with an equal share of the variance.
     balance = float(np.sqrt((rest**2).sum() / max(float((outline**2).sum()), 1e-6)))
     hair, hair_codes = _principal(np.concatenate([rest, balance * outline], axis=1), config.hair_components)
@@ -133,6 +152,28 @@ def build_model(aligned: AlignedFaces, chosen: Sequence[int], config: FaceDecode
     )
     codes = FaceCode(*(torch.from_numpy(c) for c in (shape_codes, face_codes, hair_codes)))
     return FaceModel(basis, codes, flip[list(chosen)])
+
+
+def _skin_only(difference: np.ndarray, rgba: np.ndarray, aligned: AlignedFaces) -> np.ndarray:
+    """``difference`` ``(N, H, W, 4)`` from the mean with hair on the forehead replaced by skin as elsewhere."""
+    mean, eyes = aligned.mean_points, aligned.frame.eye_distance
+    rows, columns = np.mgrid[0 : aligned.frame.size, 0 : aligned.frame.size]
+    brow = float(mean[list(BROWS), 1].min())
+    top = rows < brow - 0.02 * eyes
+    usual = np.median(rgba[..., :3], axis=0)  # (H, W, 3) the forehead without a fringe: most people have none
+    cheeks = np.zeros(top.shape, dtype=bool)
+    for side in PUPILS:
+        cheeks |= (columns - mean[side, 0]) ** 2 + (rows - mean[side, 1] - 0.6 * eyes) ** 2 < (0.2 * eyes) ** 2
+    result = difference.copy()
+    for one, picture in zip(result, rgba):
+        tone = np.median(picture[..., :3][cheeks] / usual[cheeks], axis=0)
+        expected = np.clip(usual * tone, 0, 1)
+        hair = top & (picture[..., :3].mean(-1) < 0.82 * expected.mean(-1))
+        cover = ndimage.gaussian_filter(ndimage.binary_dilation(hair, iterations=3).astype(np.float32), 3.0)
+        cover = np.where(top, np.clip(1.5 * cover, 0, 1), 0)[..., None]
+        one[..., :3] += cover * (expected - picture[..., :3])
+        one[..., 3:] *= 1 - cover
+    return result
 
 
 def project(basis: FaceBasis, points: np.ndarray, textures: np.ndarray, weight: np.ndarray) -> FaceCode:
@@ -181,10 +222,14 @@ class HairStyles:
     """``(F, H)`` linear map from a change of face code to the change of hair code that goes with it (skin tone)."""
 
 
-def hair_styles(codes: FaceCode, count: int, seed: int = 0) -> HairStyles:
-    """Cluster the hair of ``N`` people into ``count`` styles: each the blend of the most typical member and the mean."""
+def hair_styles(basis: FaceBasis, codes: FaceCode, count: int, seed: int = 0) -> HairStyles:
+    """Cluster the hair of ``N`` people into ``count`` styles: each a blend of its most typical member and its mean.
+
+    A few more clusters are made and those with the most ragged edges left out: they do not survive another head.
+    """
     from scipy.cluster.vq import kmeans2
 
+    wanted, count = count, count + count // 4
     hair, face = codes.hair.double().numpy(), codes.face.double().numpy()
     people = len(hair)
     # The first components carry what the eye sees as style; the later ones are strands.
@@ -202,6 +247,12 @@ def hair_styles(codes: FaceCode, count: int, seed: int = 0) -> HairStyles:
     tone = face[:, :8]
     follow = np.zeros((face.shape[1], hair.shape[1]))
     follow[: tone.shape[1]] = np.linalg.solve(tone.T @ tone + 0.3 * people * np.eye(tone.shape[1]), tone.T @ hair)
+    alpha = basis.mean_texture[3] + torch.einsum(
+        "kh,hyx->kyx", torch.from_numpy(members @ hair).float(), basis.hair_basis[:, 3]
+    )
+    alpha = FaceDecoder.firm(alpha)[:, : alpha.shape[-1] * 2 // 3]
+    ragged = alpha.diff(dim=1).abs().sum((1, 2)) + alpha.diff(dim=2).abs().sum((1, 2))
+    members = members[np.sort(np.argsort(ragged.numpy())[:wanted])]
     tensors = (members @ hair, members @ face, members, follow)
     return HairStyles(*(torch.from_numpy(t).float() for t in tensors))
 

@@ -1,11 +1,6 @@
-"""Losses of the face decoder (Cole et al. 2017, section 3.4): landmarks, aligned texture, and recognition.
-
-Also the likelihood that trains the feature head (a mixture density network, Bishop 1994).
-"""
+"""Losses of the face decoder (Cole et al. 2017, section 3.4): landmarks, aligned texture, and recognition."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -87,22 +82,3 @@ class Describer(nn.Module):
 def recognition_loss(rendered: Tensor, wanted: Tensor) -> Tensor:
     """Mean Euclidean distance of the rendered face's feature to the input feature, both ``(B, D)``; a scalar."""
     return (rendered - wanted).square().sum(-1).add(1e-8).sqrt().mean()
-
-
-def mixture_nll(logits: Tensor, means: Tensor, scales: Tensor, values: Tensor) -> Tensor:
-    """Negative log-likelihood of a diagonal Gaussian mixture, mean over the batch (Bishop 1994, equation 29).
-
-    Args:
-        logits: ``(B, M)`` of the mixture weights.
-        means: ``(B, M, D)``.
-        scales: ``(B, M, D)`` standard deviations, positive.
-        values: ``(B, D)``.
-    """
-    return -mixture_log_prob(logits, means, scales, values).mean()
-
-
-def mixture_log_prob(logits: Tensor, means: Tensor, scales: Tensor, values: Tensor) -> Tensor:
-    """Log density ``(B,)`` of ``values`` under the mixture of :func:`mixture_nll`."""
-    z = (values[:, None] - means) / scales  # (B, M, D)
-    component = -0.5 * z.square().sum(-1) - scales.log().sum(-1) - 0.5 * values.shape[-1] * math.log(2 * math.pi)
-    return torch.logsumexp(logits.log_softmax(-1) + component, dim=-1)

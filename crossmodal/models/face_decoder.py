@@ -5,12 +5,13 @@ then one head for landmarks and one for the texture in the mean shape, then a wa
 result is a frontal, neutral, evenly lit face; here a head with neck on a flat background.
 
 Two texture decoders: ``basis``, a linear basis of face and of hair textures, which few people suffice to train, and
-``conv``, the transposed convolutions of the paper. Both write colour and alpha; what is behind the head is never part of
-the texture, so there is no halo.
+``conv``, the transposed convolutions of the paper. Both write colour and alpha; what is behind the head is never part
+of the texture, so there is no halo.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -164,7 +165,7 @@ class ConvTexture(nn.Module):
         self.start = config.size // 2 ** (len(channels) - 1)
         self.dense = nn.Linear(input_size, channels[0] * self.start**2)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in zip(channels, channels[1:])
+            nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in itertools.pairwise(channels)
         )
         self.norm = nn.ModuleList(nn.GroupNorm(min(8, b), b) for b in channels[1:])
         self.colour = nn.Conv2d(channels[-1], 4, kernel_size=3, padding=1)
@@ -187,6 +188,9 @@ class FaceDecoder(nn.Module):
     style_hair: Tensor
     style_face: Tensor
     follow: Tensor
+    tone_weight: Tensor
+    tone_bias: Tensor
+    tone_of_face: Tensor
 
     def __init__(self, config: FaceDecoderConfig) -> None:
         super().__init__()
@@ -196,7 +200,7 @@ class FaceDecoder(nn.Module):
         self.first_layer = nn.Linear(config.input_size, config.hidden[0])
         """What Speech2Face's loss compares as ``f_dec``."""
         layers: list[nn.Module] = []
-        for a, b in zip(config.hidden, config.hidden[1:]):
+        for a, b in itertools.pairwise(config.hidden):
             layers += [nn.Dropout(config.dropout), nn.Linear(a, b), nn.GELU()]
         self.trunk = nn.Sequential(*layers, nn.Dropout(config.dropout))
         outputs = config.shape_components + config.face_components
@@ -211,6 +215,10 @@ class FaceDecoder(nn.Module):
         self.register_buffer("style_hair", torch.zeros(config.styles, config.hair_components))
         self.register_buffer("style_face", torch.zeros(config.styles, config.face_components))
         self.register_buffer("follow", torch.zeros(config.face_components, config.hair_components))
+        # Skin tone has a regression of its own: the colour of the cheeks (RGB), and what colour a face code has.
+        self.register_buffer("tone_weight", torch.zeros(config.input_size, 3))
+        self.register_buffer("tone_bias", torch.zeros(3))
+        self.register_buffer("tone_of_face", torch.zeros(config.face_components, 3))
         self.basis = FaceBasis(config)
         if config.texture == "conv":
             self.conv = ConvTexture(config.hidden[-1] + config.input_size, config)
@@ -227,9 +235,15 @@ class FaceDecoder(nn.Module):
     def _code(self, x: Tensor, h: Tensor) -> FaceCode:
         values = self.linear(x) + self.bend(h)  # (B, S + F)
         shape, face = values.split([self.config.shape_components, self.config.face_components], dim=-1)
-        shape, face = self._limit(shape), self._limit(face)
+        shape, face = self._limit(shape), self._toned(x, self._limit(face))
         chosen = (self.style_logits(x, h) * self.config.style_sharpness).softmax(-1)  # (B, styles)
         return FaceCode(shape, face, self.hair(chosen, face))
+
+    def _toned(self, x: Tensor, face: Tensor) -> Tensor:
+        """The face code nearest to ``face`` ``(B, F)`` whose skin has the colour that ``x`` ``(B, D)`` predicts."""
+        wanted = x @ self.tone_weight + self.tone_bias  # (B, 3) difference from the mean face's colour
+        gram = self.tone_of_face.T @ self.tone_of_face + 1e-6 * torch.eye(3, device=x.device)
+        return face + (wanted - face @ self.tone_of_face) @ torch.linalg.solve(gram, self.tone_of_face.T)
 
     def hair(self, chosen: Tensor, face: Tensor) -> Tensor:
         """Hair of a weighted choice of styles ``(B, styles)``, its skin toned to the face ``(B, F)`` → ``(B, H)``."""

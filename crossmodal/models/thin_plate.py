@@ -1,7 +1,7 @@
-"""Differentiable thin-plate-spline warp (Bookstein 1989), regularised, on a coarse grid: the "spline warp" of Cole et al.
+"""Differentiable, regularised thin-plate-spline warp (Bookstein 1989) on a coarse grid: Cole et al.'s "spline warp".
 
-The spline maps control points of the *output* to control points of the *texture*; evaluated at every pixel of the output
-it says where in the texture to look. It is smooth, so an eighth of the resolution suffices and the rest is bilinear.
+The spline maps control points of the *output* to control points of the *texture*; evaluated at every pixel of the
+output it says where in the texture to look. It is smooth, so it is evaluated at an eighth of the resolution.
 """
 
 from __future__ import annotations

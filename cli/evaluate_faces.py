@@ -1,0 +1,45 @@
+"""``crossmodal evaluate faces``: the faces of a bundle, on people and speakers it has not met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmodal.cli.common import BundleOption, Json, Quiet, print_json, say, show_warnings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def faces(
+        data: Annotated[
+            Path,
+            typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/, librispeech/, an4/, cmu_arctic/."),
+        ],
+        prepared: Annotated[
+            Path, typer.Option(help="Folder of prepared faces; made there if it is empty (minutes).")
+        ] = Path("runs/starter/faces/prepared"),
+        only: Annotated[str, typer.Option(help="Only 'photos' or only 'voices'.")] = "",
+        speakers: Annotated[int, typer.Option(min=0, help="Most speakers of each corpus; 0 for all held out.")] = 0,
+        bundle: BundleOption = "starter",
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Measure photo → face and voice → face on held-out people: each figure with n, reference and interval."""
+        show_warnings(quiet=True)
+        from crossmodal.errors import ConfigError
+
+        if only not in ("", "photos", "voices"):
+            raise ConfigError(f"'{only}' is not a part", source="--only", remedy="use photos or voices")
+        from crossmodal.evaluation.faces import as_dict, evaluate, table
+
+        figures = evaluate(
+            bundle, data, prepared, only=only, speakers=speakers, progress=lambda text: say(text, quiet=quiet or json)
+        )
+        if json:
+            print_json({"bundle": bundle, "figures": as_dict(figures)})
+        else:
+            typer.echo("\n".join(table(figures)))

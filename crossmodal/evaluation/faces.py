@@ -1,0 +1,370 @@
+"""How good the drawn faces are: photo → canonical face on held-out people, voice → face on held-out speakers.
+
+Each figure comes with n, a chance level or the mean face's figure on the same people, and a bootstrap interval over
+people. The recognition network judges what it helped to make, so beside its distances stand figures it has no part in:
+landmarks and aligned texture against the person's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal.data.canonical_faces import INNER
+from crossmodal.data.face_model import regions, skin_mask
+from crossmodal.data.prepared_faces import PreparedFaces
+from crossmodal.data.pseudo_pairs import Axis, gender_axis
+from crossmodal.models.face_decoder import FaceDecoder
+
+HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
+            "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
+"""The London people that no part of the starter was trained on (``recipes/starter/face_decoder.yaml``)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure."""
+
+    name: str
+    value: float
+    low: float
+    """Lower end of the 95 % bootstrap interval."""
+    high: float
+    n: int
+    reference: float | None = None
+    """Chance, or the same measure of the mean face."""
+    reference_name: str = ""
+    unit: str = ""
+
+    def line(self) -> str:
+        """For people to read."""
+        text = f"{self.name:<52} {self.value:7.3f} [{self.low:6.3f}, {self.high:6.3f}]  n={self.n:<5}"
+        if self.reference is not None:
+            text += f" {self.reference_name} {self.reference:.3f}"
+        return text + (f" ({self.unit})" if self.unit else "")
+
+
+def figure(
+    name: str,
+    values: Sequence[float] | np.ndarray,
+    *,
+    reference: float | None = None,
+    reference_name: str = "mean face",
+    unit: str = "",
+    statistic: Callable[[np.ndarray], float] | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Mean (or ``statistic``) of one value a person, with its percentile-bootstrap interval over people."""
+    data = np.asarray(values, dtype=np.float64)
+    measure = statistic or (lambda x: float(np.mean(x)))
+    rng = np.random.default_rng(seed)
+    draws = [measure(data[rng.integers(0, len(data), len(data))]) for _ in range(1000)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Figure(name, measure(data), float(low), float(high), len(data), reference, reference_name, unit)
+
+
+# ---------------------------------------------------------------------------------------- colour
+
+
+def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB in [0, 1] ``(..., 3)`` → CIE L*a*b* under D65 ``(..., 3)`` (CIE 15:2004)."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+    xyz = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
+
+
+# ---------------------------------------------------------------------------------------- photo → face
+
+
+@dataclass
+class PhotoResult:
+    """What the decoder made of one photo of each of ``N`` people."""
+
+    feature: np.ndarray
+    """``(N, D)`` of the photo."""
+    drawn: np.ndarray
+    """``(N, D)`` of the drawn face, found and described like any photo."""
+    landmarks: np.ndarray
+    """``(N, L, 2)``"""
+    texture: np.ndarray
+    """``(N, H, W, 3)`` in the mean shape, [0, 1]."""
+    images: np.ndarray
+    """``(N, H, W, 3)`` uint8."""
+
+
+def describe_drawn(images: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Drawn faces ``(N, H, W, 3)`` uint8 → features ``(N, D)``, by detector and aligner, as a photo would be."""
+    from PIL import Image
+
+    from crossmodal.faces import align, find_face
+
+    chips = []
+    for image in images:
+        picture = Image.fromarray(image)
+        chips.append(align(picture, find_face(picture, source="drawn face"), "dlib-128"))
+    return describe(np.stack(chips))
+
+
+@torch.no_grad()
+def decode(decoder: FaceDecoder, feature: np.ndarray, batch: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features ``(N, D)`` → landmarks ``(N, L, 2)``, textures ``(N, H, W, 3)``, images uint8 ``(N, H, W, 3)``."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(feature), batch):
+        face = decoder(torch.from_numpy(feature[start : start + batch]).float())
+        image = (face.image * 255).round().byte().permute(0, 2, 3, 1)
+        parts.append((face.landmarks, face.texture.permute(0, 2, 3, 1), image))
+    landmarks, texture, images = (torch.cat(p).numpy() for p in zip(*parts))
+    return landmarks, texture, images
+
+
+def measure_photos(
+    decoder: FaceDecoder,
+    prepared: PreparedFaces,
+    held_out: Sequence[str],
+    describe: Callable[[np.ndarray], np.ndarray],
+    *,
+    view: int = 0,
+) -> tuple[list[Figure], PhotoResult]:
+    """Photo → canonical face on people the decoder has not seen.
+
+    Args:
+        decoder: to measure.
+        prepared: all people, held out and not.
+        held_out: names.
+        describe: chips uint8 → features.
+        view: 0 neutral photo, 1 smiling (the truth stays the neutral face).
+    """
+    aligned = prepared.aligned
+    held = prepared.indices(held_out)
+    train = [i for i in range(len(aligned.names)) if i not in set(held)]
+    feature = prepared.feature(view)
+    held = [i for i in held if np.isfinite(feature[i]).all()]
+    wanted = feature[held]
+    landmarks, texture, images = decode(decoder, wanted)
+    drawn = describe_drawn(images, describe)
+    result = PhotoResult(wanted, drawn, landmarks, texture, images)
+    label = "neutral" if view == 0 else "smiling"
+    mean_feature = prepared.feature(0)[train].mean(0, keepdims=True)
+    mean_landmarks, mean_texture, mean_image = decode(decoder, mean_feature)
+    mean_drawn = describe_drawn(mean_image, describe)
+
+    figures = []
+    distance = np.linalg.norm(wanted - drawn, axis=1)
+    mean_distance = float(np.linalg.norm(wanted - mean_drawn, axis=1).mean())
+    figures.append(figure(f"{label}: feature distance, photo to drawn", distance, reference=mean_distance))
+    gallery = prepared.feature(0)  # everyone's neutral photo
+    nearest = np.linalg.norm(gallery[None] - drawn[:, None], axis=2).argmin(1)
+    hits = (nearest == np.array(held)).astype(float)
+    figures.append(
+        figure(
+            f"{label}: drawn face finds its person of {len(gallery)}", hits,
+            reference=1 / len(gallery), reference_name="chance",
+        )
+    )  # fmt: skip
+
+    male = np.array([row.get("gender") == "male" for row in prepared.attributes])
+    probe = gender_probe(prepared, train)
+    kept = ((probe.score(drawn) > 0) == male[held]).astype(float)
+    majority = max(male[held].mean(), 1 - male[held].mean())
+    figures.append(
+        figure(f"{label}: gender kept (probe of real faces)", kept, reference=majority, reference_name="chance")
+    )
+
+    # Against the person's own landmarks and texture, in which recognition has no part.
+    true_points, eyes = aligned.points[held][:, list(INNER)], aligned.frame.eye_distance
+    error = _landmark_error(landmarks[:, list(INNER)], true_points, eyes)
+    mean_error = _landmark_error(np.repeat(mean_landmarks, len(held), 0)[:, list(INNER)], true_points, eyes)
+    figures.append(
+        figure(f"{label}: landmark RMS error", error, reference=float(mean_error.mean()), unit="% of eye distance")
+    )
+    weight, _ = regions(aligned)
+    inside = weight > 0.9
+    truth = aligned.textures[held][..., :3].astype(np.float32)[:, inside] / 255  # (N, P, 3)
+    average = aligned.textures[train][..., :3].astype(np.float32)[:, inside].mean(0) / 255
+    ours, theirs = texture[:, inside], np.repeat(mean_texture[:, inside], len(held), 0)
+    correlation = _correlation(ours, truth)
+    figures.append(
+        figure(
+            f"{label}: texture correlation with the true face",
+            correlation,
+            reference=float(_correlation(theirs, truth).mean()),
+        )
+    )
+    own = _correlation(ours - average, truth - average)
+    figures.append(
+        figure(f"{label}: the same, of what differs from the mean face", own, reference=0.0, reference_name="chance")
+    )
+    ranks = _rank(landmarks[:, list(INNER)], ours - average, true_points, truth - average, eyes)
+    figures.append(
+        figure(
+            f"{label}: landmarks + texture find the person of {len(held)}", (ranks == 0).astype(float),
+            reference=1 / len(held), reference_name="chance",
+        )
+    )  # fmt: skip
+
+    mask = skin_mask(aligned)
+    lab_true = srgb_to_lab(np.median(aligned.textures[held][..., :3][:, mask] / 255.0, axis=1))
+    lab_ours = srgb_to_lab(np.median(texture[:, mask], axis=1))
+    lab_mean = srgb_to_lab(np.median(mean_texture[:, mask], axis=1))
+    delta = np.linalg.norm(lab_ours - lab_true, axis=1)
+    mean_delta = float(np.linalg.norm(lab_mean - lab_true, axis=1).mean())
+    figures.append(figure(f"{label}: skin colour difference ΔE*ab", delta, reference=mean_delta))
+    lightness = lab_ours[:, 0] - lab_true[:, 0]
+    mean_lightness = float((lab_mean[:, 0] - lab_true[:, 0]).mean())
+    figures.append(figure(f"{label}: skin lightness, drawn − true, ΔL*", lightness, reference=mean_lightness))
+    fair = lab_true[:, 0] > np.median(lab_true[:, 0])
+    figures.append(
+        figure(
+            f"{label}: the same, fairer half", lightness[fair],
+            reference=float((lab_mean[:, 0] - lab_true[fair, 0]).mean()),
+        )
+    )  # fmt: skip
+    figures += _ages(prepared, train, held, drawn, wanted, label)
+    return figures, result
+
+
+def gender_probe(prepared: PreparedFaces, people: Sequence[int]) -> Axis:
+    """Discriminant of gender on features of real photos of ``people``, never on a drawn face."""
+    rows = np.isin(prepared.photos.person, list(people))
+    male = np.array([row.get("gender") == "male" for row in prepared.attributes])
+    return gender_axis(prepared.photos.features[rows].astype(np.float64), male[prepared.photos.person[rows]])
+
+
+def _ages(
+    prepared: PreparedFaces, train: Sequence[int], held: Sequence[int], drawn: np.ndarray, photo: np.ndarray, label: str
+) -> list[Figure]:
+    """Correlation of the age that a ridge probe of real faces reads in the drawn face with the true age."""
+    ages = np.array([_number(row.get("age", "")) for row in prepared.attributes])
+    known = np.isfinite(ages)
+    rows = np.isin(prepared.photos.person, [i for i in train if known[i]])
+    x, y = prepared.photos.features[rows].astype(np.float64), ages[prepared.photos.person[rows]]
+    mean_x, mean_y = x.mean(0), y.mean()
+    weight = np.linalg.solve(
+        (x - mean_x).T @ (x - mean_x) + 0.01 * len(x) * np.eye(x.shape[1]), (x - mean_x).T @ (y - mean_y)
+    )
+    inside = known[list(held)]
+    true = ages[list(held)][inside]
+
+    def read(features: np.ndarray) -> np.ndarray:
+        return np.stack([(features[inside] - mean_x) @ weight + mean_y, true], axis=1)
+
+    def correlation(rows: np.ndarray) -> float:
+        return float(np.corrcoef(rows.T)[0, 1])
+
+    return [
+        figure(
+            f"{label}: age read in the drawn face, r with the true age", read(drawn), statistic=correlation,
+            reference=correlation(read(photo)), reference_name="read in the photo itself",
+        )
+    ]  # fmt: skip
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _landmark_error(ours: np.ndarray, true: np.ndarray, eyes: float) -> np.ndarray:
+    """RMS distance of points ``(N, P, 2)`` after a similarity alignment, in per cent of the eye distance ``(N,)``."""
+    from crossmodal.data.canonical_faces import similarity, transform
+
+    moved = np.stack([transform(similarity(a.astype(np.float64), b.astype(np.float64)), a) for a, b in zip(ours, true)])
+    return 100 * np.sqrt(((moved - true) ** 2).sum(-1).mean(-1)) / eyes
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row of ``(N, ...)``."""
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1) + 1e-12)
+
+
+def _rank(
+    points: np.ndarray, texture: np.ndarray, true_points: np.ndarray, true_texture: np.ndarray, eyes: float
+) -> np.ndarray:
+    """Place ``(N,)`` of the right person, 0 first, by the sum of standardised landmark and texture similarity."""
+    count = len(points)
+    shape = np.stack([-_landmark_error(np.repeat(p[None], count, 0), true_points, eyes) for p in points])
+    look = np.stack([_correlation(np.repeat(t[None], count, 0), true_texture) for t in texture])
+
+    def standard(scores: np.ndarray) -> np.ndarray:
+        scores = scores - scores.mean(0, keepdims=True)  # some people are near everyone
+        return (scores - scores.mean()) / scores.std()
+
+    scores = standard(shape) + standard(look)
+    return (scores > np.diag(scores)[:, None]).sum(1)
+
+
+def evaluate(
+    bundle: str | Path | None,
+    data: Path,
+    prepared: Path,
+    *,
+    only: str = "",
+    speakers: int = 0,
+    held_out: Sequence[str] = HELD_OUT,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Figure]:
+    """Measure a bundle: photos of held-out people, and voices of held-out speakers.
+
+    Args:
+        bundle: see :meth:`crossmodal.bundle.Bundle.open`.
+        data: the development data.
+        prepared: folder of prepared faces, filled if it is empty.
+        only: ``photos`` or ``voices``; empty for both.
+        speakers: most speakers of each corpus; 0 for all.
+        held_out: people the decoder was not trained on.
+        progress: told what is being done.
+
+    Raises:
+        BundleError: the bundle lacks a network. DataError: the data are not there.
+    """
+    from crossmodal.data.canonical_faces import Frame
+    from crossmodal.data.prepared_faces import load_or_prepare
+    from crossmodal.evaluation.voice_faces import grid_gender, held_out_voices, measure_voices
+    from crossmodal.journey import Journey
+
+    journey = Journey.from_pretrained(bundle, device="cpu")
+    decoder, network = journey.module("face-decoder"), journey.module("face-features")
+    progress("reading the faces")
+    people = load_or_prepare(prepared, data, Frame())
+
+    def describe(chips: np.ndarray) -> np.ndarray:
+        return network.embed(chips).numpy()
+
+    figures: list[Figure] = []
+    if only != "voices":
+        for view in (0, 1):
+            progress("drawing faces from " + ("neutral", "smiling")[view] + " photos")
+            figures += measure_photos(decoder, people, held_out, describe, view=view)[0]
+    if only != "photos":
+        progress("drawing faces for voices")
+        head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
+        held = set(people.indices(held_out))
+        probe = gender_probe(people, [i for i in range(len(people.aligned.names)) if i not in held])
+        voices = held_out_voices(data, limit=speakers)
+        figures += measure_voices(head, decoder, encoder, voices, people, probe, describe)
+        figures += grid_gender(head, encoder, data, probe)
+    return figures
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    """Lines for people."""
+    return [f.line() for f in figures]
+
+
+def as_dict(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """For ``--json``."""
+    return [asdict(f) for f in figures]

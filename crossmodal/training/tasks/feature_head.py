@@ -1,0 +1,209 @@
+"""Task ``feature-head``: speaker embedding → distribution over face features, on pseudo-pairs.
+
+Each example is a voice and a face whose place on the masculine–feminine scale fits it; which of the fitting faces it is
+changes every time, so that all else about the face stays a distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from crossmodal.data.prepared_faces import PreparedFaces
+from crossmodal.data.prepared_voices import PreparedVoices
+from crossmodal.data.pseudo_pairs import gender_axis, match, matching_scores, voice_scale
+from crossmodal.data.speech_features import SpeechFeatures
+from crossmodal.data.starter_split import STUDIO_VOICES, split_of
+from crossmodal.errors import DataError
+from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
+from crossmodal.training.task import Task
+
+
+@dataclass
+class FeatureHeadTaskConfig:
+    """The ``config`` part of a feature head recipe."""
+
+    speech: Path = Path("runs/starter/speech/features")
+    """Folder of :mod:`crossmodal.data.speech_features`; needed until :attr:`voices` is there."""
+    voices: Path = Path("runs/starter/faces/voices.npz")
+    """File of :mod:`crossmodal.data.prepared_voices`, written on first use."""
+    faces: Path = Path("runs/starter/faces/prepared")
+    """Folder of :mod:`crossmodal.data.prepared_faces`."""
+    held_out_faces: tuple[str, ...] = ()
+    """People kept out (those the decoder is measured on)."""
+    model: FeatureHeadConfig = field(default_factory=FeatureHeadConfig)
+    faces_between: int = 4000
+    """Faces made by blending the features of two people of one gender, or (one in five) of both."""
+    width: float = 0.12
+    """How near on the scale a face must be to fit a voice (the genders' means are 2 apart)."""
+    axes: int = 40
+    """Principal directions of face features that vary; the others stay at their mean."""
+    cue_weight: float = 2.0
+    """Of the squared error of the cue, beside the likelihood per axis."""
+    seed: int = 0
+
+
+class PseudoPairs(Dataset):
+    """Voices, each with a face drawn from those that fit: ``embedding``, ``feature``, ``target`` (the scale)."""
+
+    def __init__(self, embedding: Tensor, target: Tensor, names: list[str], faces: Tensor, scale: Tensor, width: float):
+        self.embedding, self.target, self.names = embedding, target, names
+        order = scale.argsort()
+        self.faces, self.scale, self.width = faces[order], scale[order].contiguous(), width
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        target = self.target[index].clamp(self.scale[20], self.scale[-20])
+        place = target + self.width * torch.randn(())
+        face = int(torch.searchsorted(self.scale, place).clamp(0, len(self.scale) - 1))
+        return {
+            "id": self.names[index],
+            "embedding": self.embedding[index],
+            "feature": self.faces[face],
+            "target": self.target[index],
+        }
+
+
+class FeatureHeadTask(Task):
+    """Train :class:`~crossmodal.models.feature_head.FeatureHead`."""
+
+    name: ClassVar[str] = "feature-head"
+    Config: ClassVar[type] = FeatureHeadTaskConfig
+
+    def __init__(self, config: FeatureHeadTaskConfig) -> None:
+        super().__init__(config)
+        self.head = FeatureHead(config.model)
+        self.modules["feature-head"] = self.head
+        voices = self._voices()
+        split = np.array([_split(name, clip) for name, clip in zip(voices.speaker, voices.clip)])
+        self.voices = {name: voices.pick(np.flatnonzero(split == name)) for name in ("train", "validation", "test")}
+        if not len(self.voices["train"]):
+            raise DataError("no training speakers", source=config.voices)
+        faces, male = self._faces()
+        self.face_axis = gender_axis(faces, male)
+        self.voice_scale = voice_scale(self.voices["train"])
+        train = self.voices["train"]
+        heard = self.voice_scale.score(train)
+        clean = train.change == "clean"
+        self.knots = matching_scores(heard[clean], train.gender[clean] == "male", self.face_axis.score(faces), male)
+        between = self._between(faces, male)
+        self.faces = torch.from_numpy(np.concatenate([faces, between]).astype(np.float32))
+        self.face_scale = torch.from_numpy(self.face_axis.score(self.faces.numpy()).astype(np.float32))
+        self._start(faces, male)
+
+    def _voices(self) -> PreparedVoices:
+        from crossmodal.data.prepared_voices import prepare_voices
+
+        if self.config.voices.is_file():
+            return PreparedVoices.load(self.config.voices)
+        voices = prepare_voices(SpeechFeatures(self.config.speech))
+        voices.save(self.config.voices)
+        return voices
+
+    def _faces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the photos of the training people, changed copies included, and who is male."""
+        prepared = PreparedFaces.load(self.config.faces)
+        held = set(prepared.indices(self.config.held_out_faces))
+        rows = np.array([i for i, person in enumerate(prepared.photos.person) if person not in held])
+        gender = np.array([row.get("gender", "") for row in prepared.attributes])
+        return prepared.photos.features[rows].astype(np.float64), gender[prepared.photos.person[rows]] == "male"
+
+    def _between(self, faces: np.ndarray, male: np.ndarray) -> np.ndarray:
+        """Morph-made people: blends of two, mostly of one gender, their variation kept as large as real people's."""
+        rng = np.random.default_rng(self.config.seed)
+        count = self.config.faces_between
+        one = rng.integers(len(faces), size=count)
+        other = rng.integers(len(faces), size=count)
+        for row in np.flatnonzero(rng.random(count) > 0.2):
+            same = np.flatnonzero(male == male[one[row]])
+            other[row] = rng.choice(same)
+        t = rng.uniform(0.0, 1.0, (count, 1))
+        blend = (1 - t) * faces[one] + t * faces[other]
+        mean = np.where(male[one][:, None], (1 - t) * faces[male].mean(0), (1 - t) * faces[~male].mean(0))
+        mean = mean + np.where(male[other][:, None], t * faces[male].mean(0), t * faces[~male].mean(0))
+        shrink = np.sqrt((1 - t) ** 2 + t**2)
+        return mean + (blend - mean) * (0.5 + 0.5 / shrink)
+
+    @torch.no_grad()
+    def _start(self, faces: np.ndarray, male: np.ndarray) -> None:
+        """Closed forms: whitening, the cue by ridge regression, the face along the scale, kinds by k-means."""
+        from scipy.cluster.vq import kmeans2
+
+        head, config = self.head, self.config
+        values = self.faces.double().numpy()
+        mean = values.mean(0)
+        variances, vectors = np.linalg.eigh(np.cov((values - mean).T))
+        order = np.argsort(variances)[::-1]
+        deviation = np.sqrt(np.maximum(variances[order], 1e-8))
+        head.feature_mean.copy_(torch.from_numpy(mean))
+        head.axes.copy_(torch.from_numpy(vectors[:, order].T * deviation[:, None]))
+        embedding, target = self._targets("train")
+        centre, spread = float(target.mean()), float(target.std())
+        x = embedding.double()
+        x_mean = x.mean(0)
+        gram = (x - x_mean).T @ (x - x_mean) + 0.02 * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=torch.float64)
+        weight = torch.linalg.solve(gram, (x - x_mean).T @ (target.double() - centre))
+        head.linear.weight.zero_()
+        head.linear.bias.zero_()
+        head.linear.weight[0] = weight.float()
+        head.linear.bias[0] = centre - float(weight @ x_mean)
+        head.cue_range.copy_(torch.tensor([[centre - 2.6 * spread], [centre + 2.6 * spread]]).expand_as(head.cue_range))
+        z = head.whiten(self.faces).numpy()
+        scale = self.face_scale.numpy()
+        design = np.stack([np.ones_like(scale), scale, scale**2], axis=1)
+        line = np.linalg.lstsq(design, z, rcond=None)[0]  # (3, D)
+        rest = z - design @ line
+        head.line.weight.zero_()
+        cues = config.model.cues
+        head.line.bias.copy_(torch.from_numpy(line[0]))
+        head.line.weight[:, 0] = torch.from_numpy(line[1])
+        head.line.weight[:, cues] = torch.from_numpy(line[2])
+        near = rest[:, : min(12, rest.shape[1])] * deviation[: min(12, rest.shape[1])]
+        _, labels = kmeans2(near, config.model.components, minit="++", seed=config.seed, iter=40)
+        for kind in range(config.model.components):
+            inside = rest[labels == kind] if (labels == kind).sum() > 2 else rest
+            head.offsets[kind] = torch.from_numpy(inside.mean(0))
+            head.log_scales[kind] = torch.from_numpy(np.log(np.maximum(inside.std(0), 0.05)))
+            head.weights.bias[kind] = float(np.log(max((labels == kind).mean(), 1e-3)))
+        head.offsets[:, config.axes :] = 0.0
+        head.log_scales[:, config.axes :] = -1.5
+
+    def _targets(self, split: str) -> tuple[Tensor, Tensor]:
+        """Embeddings ``(N, E)`` of a split and the face score that fits each ``(N,)``."""
+        voices = self.voices[split]
+        target = match(self.knots, self.voice_scale.score(voices))
+        return torch.from_numpy(voices.embedding).float(), torch.from_numpy(target.astype(np.float32))
+
+    def dataset(self, split: str) -> Dataset:
+        """Voices of the training or validation speakers, each with a fitting face."""
+        embedding, target = self._targets(split)
+        voices = self.voices[split]
+        names = [f"{clip}/{change}" for clip, change in zip(voices.clip, voices.change)]
+        return PseudoPairs(embedding, target, names, self.faces, self.face_scale, self.config.width)
+
+    def loss(self, phase: str, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
+        """Negative log-likelihood of the face under the voice's mixture, and the squared error of the cue."""
+        per_axis = -self.head.log_prob(batch["embedding"], batch["feature"]).mean() / self.config.model.output_size
+        cue = self.head.cue(batch["embedding"])[:, 0]
+        error = (cue - batch["target"].clamp(self.head.cue_range[0, 0], self.head.cue_range[1, 0])).square().mean()
+        return {"loss": per_axis + self.config.cue_weight * error, "nll": per_axis, "cue": error}
+
+
+def _split(speaker: str, clip: str) -> str:
+    """The starter's split; the studio voices, of whom there are three, are told apart by person, not by sentence.
+
+    ``slt`` is held out as a voice heard in no other corpus; the others train.
+    """
+    corpus, name = speaker.split("/", 1)
+    if name in STUDIO_VOICES:
+        return "test" if name == "slt" else "train"
+    return split_of(corpus, name, clip)
