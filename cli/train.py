@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
         recipe: Annotated[
             str,
             typer.Argument(
-                help="A YAML file, or folder or folder/file of a packaged recipe (default file: full).", show_default=False
+                help="A YAML file, or folder or folder/file of a packaged recipe (default file: full).",
+                show_default=False,
             ),
         ] = "",
         settings: Annotated[
