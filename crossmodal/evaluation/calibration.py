@@ -68,7 +68,7 @@ def measure(journey: Journey, data: Path) -> dict[str, Any]:
     from crossmodal import audio
     from crossmodal.data.sets import librispeech
     from crossmodal.data.starter_split import split_of
-    from crossmodal.evaluation.faces import held_out_people
+    from crossmodal.evaluation.faces import HELD_OUT
 
     encoder = journey.module("speaker-encoder")
     voices = []
@@ -81,7 +81,7 @@ def measure(journey: Journey, data: Path) -> dict[str, Any]:
             two = [encoder.embed(part).float().cpu().numpy() for part in (waveform[:half], waveform[half:])]
         voices.append((two[0], two[1]))
     faces = []
-    for person in held_out_people():
+    for person in HELD_OUT:
         photos = (
             data / "london_faces" / "neutral_front" / f"{person}_03.jpg",
             data / "london_faces" / "smiling_front" / f"{person}_08.jpg",
