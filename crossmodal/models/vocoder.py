@@ -31,6 +31,7 @@ from crossmodal.config import AudioConfig
 from crossmodal.errors import ConfigError
 
 _EPS = 1e-9
+_RAYLEIGH_MEDIAN = math.sqrt(math.log(2.0))  # of the magnitude of unit-power noise
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class VocoderConfig:
     """Projections between consistent spectra and the magnitude."""
     relaxation: float = 0.8
     """β = ρ / (1 + ρ) of the projections' ADMM penalty ρ; 1/2 is close to plain Griffin–Lim."""
+    noise_roughness: float = 0.28
+    """Mean second difference (nepers) over neighbouring bands that the log-mel of a recording hardly ever falls below
+    (its 5th percentile); the noise of predicted mels has 0.05 to 0.15."""
+    harmonic_share: float = 0.3
+    """Share of the comb from which on a bin counts as harmonic (what training gives voiced frames)."""
     noise_seed: int = 0
     """Seed of the noise in eval mode, where the same input gives the same waveform."""
 
@@ -66,6 +72,8 @@ class VocoderConfig:
             raise ConfigError(
                 f"comb_bins must lie in 0..{audio.n_fft // 2 + 1}, not {self.comb_bins}", source="vocoder"
             )
+        if self.noise_roughness <= 0 or self.harmonic_share <= 0:
+            raise ConfigError("noise_roughness and harmonic_share must be above 0", source="vocoder")
         if self.projections < 0 or not 0.0 < self.relaxation <= 1.0:
             raise ConfigError("projections must be >= 0 and relaxation in (0, 1]", source="vocoder")
 
@@ -147,11 +155,14 @@ class HarmonicVocoder(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
-        spectrum, magnitude = self.initial_spectrum(mel, f0)
+        spectrum, magnitude = self.initial_spectrum(mel, f0, textured=True)
         return self.project(spectrum, magnitude)
 
-    def initial_spectrum(self, mel: Tensor, f0: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunk's part: ``(B, F, K)`` complex spectrum with the first phase, and ``(B, F, K)`` magnitude."""
+    def initial_spectrum(self, mel: Tensor, f0: Tensor, *, textured: bool = False) -> tuple[Tensor, Tensor]:
+        """The trunk's part: ``(B, F, K)`` complex spectrum with the first phase, and ``(B, F, K)`` magnitude.
+
+        With ``textured``, noise and harmonics get the texture that a smooth mel does not have (:meth:`smoothness`).
+        """
         if mel.ndim != 3 or mel.shape[1] != self.audio.n_mels or f0.shape != (mel.shape[0], mel.shape[2]):
             raise ValueError(
                 f"expected mel (B, {self.audio.n_mels}, F) and f0 (B, F), got {tuple(mel.shape)}, {tuple(f0.shape)}"
@@ -170,10 +181,31 @@ class HarmonicVocoder(nn.Module):
         output = self.head(self.norm(hidden.transpose(1, 2)))  # (B, F, 5 K + M)
         with torch.autocast(mel.device.type, enabled=False):
             shape, share, real, imaginary, gain, sharper = output.float().split(self.sizes, dim=-1)
+            grain = None
+            if textured:
+                smooth = self.smoothness(mel)  # (B, F, K)
+                grain = smooth * (1.0 - share / self.config.harmonic_share).clamp(0.0, 1.0)
+                share = share * (1.0 + 1.5 * smooth)
             shape = (shape + share * (comb + 1.0)).clamp(-8.0, 4.0)
             magnitude = self.invert_mel(mel + sharper.transpose(1, 2).clamp(-6.0, 3.0), shape)
             spectrum = pulses * torch.complex(1.0 + real, imaginary) + noise * torch.exp(gain.clamp(-8.0, 4.0) - 3.0)
+            if grain is not None:
+                magnitude = magnitude * torch.exp(grain * torch.log(noise.abs() / _RAYLEIGH_MEDIAN + 1e-3))
+                spectrum = torch.lerp(torch.sgn(spectrum), torch.sgn(noise), grain.to(spectrum.dtype))
         return spectrum, magnitude
+
+    def smoothness(self, mel: Tensor) -> Tensor:
+        """Where a log-mel ``(B, M, F)`` is smoother than any recording's: ``(B, F, K)``, 0 … 1.
+
+        The mel of recorded speech is rough from band to band, with harmonics or with the grain of noise, and is used as
+        it is. A predicted mel is an average and smooth; projections turn a smooth magnitude into a lattice of tones
+        that buzzes at the frame rate. There, bins that the pulses shape get a deeper comb, and the others the random
+        magnitude and phase of noise.
+        """
+        rough = (mel[:, 2:] - 2.0 * mel[:, 1:-1] + mel[:, :-2]).abs()
+        rough = F.avg_pool2d(F.pad(rough, (3, 3, 4, 4), mode="replicate"), (7, 7), stride=1)  # (B, M, F)
+        rough = rough.transpose(1, 2) @ self.interpolation  # (B, F, K)
+        return (2.0 - 2.0 * rough / self.config.noise_roughness).clamp(0.0, 1.0)
 
     def project(self, spectrum: Tensor, magnitude: Tensor, projections: int | None = None) -> Tensor:
         """Phase recovery from the phase of ``spectrum``: ``(B, F, K)``, ``(B, F, K)`` → ``(B, F * hop)``.
