@@ -199,6 +199,34 @@ def test_silence_stays_silent() -> None:
     assert wave.abs().max() < 1e-3
 
 
+def test_recorded_noise_is_rough_and_an_average_of_it_smooth() -> None:
+    vocoder = HarmonicVocoder(VocoderConfig.debug())
+    generator = torch.Generator().manual_seed(0)
+    mels = log_mel(torch.randn(40, RATE, generator=generator) * 0.05)
+    assert vocoder.smoothness(mels[:2]).mean() < 0.05
+    assert vocoder.smoothness(mels.mean(0, keepdim=True)).mean() > 0.9
+
+
+def test_a_smooth_mel_of_noise_sounds_like_noise() -> None:
+    """Level and spread of the magnitudes are those of noise, not those of a lattice of tones at the frame rate."""
+    vocoder = HarmonicVocoder(VocoderConfig.debug()).eval()
+    generator = torch.Generator().manual_seed(0)
+    natural = torch.randn(40, RATE, generator=generator) * 0.05
+    mel = log_mel(natural).mean(0, keepdim=True)
+    with torch.inference_mode():
+        wave = vocoder(mel, torch.zeros(1, mel.shape[2]))
+    spectra = [
+        torch.stft(x, 400, 100, window=torch.hann_window(400), return_complex=True).abs() for x in (wave[0], natural[0])
+    ]
+    inner = [s[10:-10, 10:-10] for s in spectra]
+    spread = [float(s.std() / s.mean()) for s in inner]
+    assert spread[0] == pytest.approx(spread[1], rel=0.15)  # Rayleigh: 0.52
+    assert float(inner[0].square().mean() / inner[1].square().mean()) == pytest.approx(1.0, abs=0.3)
+    # energy does not pulse with the hop
+    envelope = wave[0, 1600:14400].square().view(-1, 200).mean(0)
+    assert float(envelope.std() / envelope.mean()) < 0.3
+
+
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
     vocoder = HarmonicVocoder(VocoderConfig.debug())
@@ -230,7 +258,14 @@ def test_bad_shapes_and_settings_are_refused() -> None:
         vocoder(torch.zeros(1, 80, 10), torch.zeros(1, 10))
     with pytest.raises(ValueError, match="f0"):
         vocoder(torch.zeros(1, 100, 10), torch.zeros(1, 9))
-    for wrong in ({"kernel": 4}, {"blocks": 0}, {"comb_bins": 600}, {"projections": -1}, {"relaxation": 0.0}):
+    for wrong in (
+        {"kernel": 4},
+        {"blocks": 0},
+        {"comb_bins": 600},
+        {"projections": -1},
+        {"relaxation": 0.0},
+        {"harmonic_share": 0.0},
+    ):
         with pytest.raises(ConfigError):
             VocoderConfig(**wrong)
 
