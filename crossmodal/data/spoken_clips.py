@@ -19,7 +19,7 @@ from crossmodal.config import AudioConfig
 from crossmodal.data.alignment import AlignedWord, Alignment, read_alignments, to_hops
 from crossmodal.data.pseudo_speakers import factor_of
 from crossmodal.data.speech_features import SpeechFeatures
-from crossmodal.data.starter_split import split_of
+from crossmodal.data.speech_features import side_of
 from crossmodal.errors import DataError
 from crossmodal.text import PHONES, PUNCTUATION, VOWELS, TokenSequence, normalise, pronounce
 
@@ -109,7 +109,7 @@ class SpokenClips(Sequence[SpokenClip]):
                 tokens = sum(len(word.phones) for word in alignment.words) + 2
                 if frames < 2 * tokens:  # nobody speaks so fast: the alignment is wrong
                     continue
-                split = split_of(info.corpus, info.speaker.split("@")[0], info.id.split("/")[-1])
+                split = side_of(info)
                 self.entries.append(
                     ClipEntry(
                         info.id, info.corpus, info.speaker, split, factor != 1.0, frames, (folder, index), alignment
@@ -177,6 +177,19 @@ class SpokenClips(Sequence[SpokenClip]):
             gender=info.attributes.get("gender", ""),
             place=(folder, index),
         )
+
+
+def prepare(data: Path, features: Path, pseudo: Path | None, alignments: Sequence[Path]) -> None:
+    """Prepare what does not exist yet: features, alignments (all into the first file), pseudo-speakers."""
+    from crossmodal.data import alignment, pseudo_speakers, speech_features
+
+    if not (features / "index.jsonl").is_file():
+        speech_features.main([str(data), str(features)])
+    if not any(path.is_file() for path in alignments):
+        alignments[0].parent.mkdir(parents=True, exist_ok=True)
+        alignment.main([str(data), str(alignments[0])])
+    if pseudo is not None and not (pseudo / "index.jsonl").is_file():
+        pseudo_speakers.main([str(features), str(pseudo)])
 
 
 _Row = tuple[int, int, bool, int]

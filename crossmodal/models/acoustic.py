@@ -192,7 +192,9 @@ class AcousticModel(nn.Module):
     kind: ClassVar[str] = "acoustic"
     mel_mean: Tensor
     mel_std: Tensor
-    f0_line: Tensor
+    f0_weight: Tensor
+    f0_level: Tensor
+    f0_range: Tensor
     comb_grid: Tensor
     comb: Tensor
 
@@ -225,12 +227,19 @@ class AcousticModel(nn.Module):
         grid, comb = comb_table()
         self.register_buffer("comb_grid", torch.tensor(grid, dtype=torch.float32), persistent=False)
         self.register_buffer("comb", torch.tensor(comb, dtype=torch.float32), persistent=False)
-        self.register_buffer("mel_mean", torch.full((AUDIO.n_mels,), -5.0))
-        self.register_buffer("mel_std", torch.full((AUDIO.n_mels,), 2.0))
-        self.register_buffer("f0_line", torch.tensor([1.0, 0.0]))
-        """Slope and offset that bring a voice's predicted median log F0 to its measured one (fitted after training)."""
+        self._register_statistics(speaker)
         nn.init.zeros_(self.pitch_line.weight)
         nn.init.constant_(self.pitch_line.bias, math.log(150.0))
+
+    def _register_statistics(self, speaker: int) -> None:
+        """What training measures beside the weights: mel statistics, and the calibration of F0."""
+        self.register_buffer("mel_mean", torch.full((AUDIO.n_mels,), -5.0))
+        self.register_buffer("mel_std", torch.full((AUDIO.n_mels,), 2.0))
+        # Fitted after training (see calibrate_f0): a voice's mean log F0 is f0_level + embedding · f0_weight, and its
+        # melody is widened by f0_range. A level of 0 leaves both as the network says.
+        self.register_buffer("f0_weight", torch.zeros(speaker))
+        self.register_buffer("f0_level", torch.zeros(()))
+        self.register_buffer("f0_range", torch.ones(()))
 
     def _blocks(self, count: int, channels: int, expansion: int) -> nn.ModuleList:
         config = self.config
@@ -386,7 +395,7 @@ class AcousticModel(nn.Module):
         log_f0, voicing = self.contour(frames, place, condition, frame_mask, embedding)
         silent = self.spread((phones == 0).float(), token)  # (1, F)
         voiced = (torch.sigmoid(voicing) > 0.5).float() * (1 - silent)
-        log_f0 = self._calibrate(log_f0, voiced) + 0.05 * noise[1, index] + pitch * math.log(2) / 12
+        log_f0 = self._calibrate(log_f0, voiced, embedding) + 0.05 * noise[1, index] + pitch * math.log(2) / 12
         log_f0 = log_f0.clamp(math.log(F0_RANGE[0]), math.log(F0_RANGE[1]))
         mel = self.decode(frames, place, self.spread(energy, token), log_f0, voiced, condition, frame_mask)
         mel = self._level(self.restore_mel(mel)[0], silent[0])
@@ -429,11 +438,12 @@ class AcousticModel(nn.Module):
         durations = edges.diff(prepend=edges.new_zeros(1)).clamp_min(1)
         return durations
 
-    def _calibrate(self, log_f0: Tensor, voiced: Tensor) -> Tensor:
-        """Move the whole contour so that its mean follows the fitted line (log F0 ``(1, F)``)."""
-        count = voiced.sum().clamp_min(1.0)
-        mean = (log_f0 * voiced).sum() / count
-        return log_f0 + (self.f0_line[0] * mean + self.f0_line[1] - mean)
+    def _calibrate(self, log_f0: Tensor, voiced: Tensor, embedding: Tensor) -> Tensor:
+        """Move the contour (log F0 ``(1, F)``) to the voice's level and widen it to natural range."""
+        if float(self.f0_level) == 0.0:
+            return log_f0
+        mean = (log_f0 * voiced).sum() / voiced.sum().clamp_min(1.0)
+        return self.f0_level + embedding @ self.f0_weight + self.f0_range * (log_f0 - mean)
 
     def _level(self, mel: Tensor, silent: Tensor) -> Tensor:
         """Bring speech to one loudness, and let pauses fall silent (``mel (F, 100)``, ``silent (F,)``)."""

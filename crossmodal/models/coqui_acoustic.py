@@ -114,9 +114,7 @@ class CoquiAcousticModel(AcousticModel):
         self.pitch_line = nn.Linear(size, 1)
         nn.init.zeros_(self.pitch_line.weight)
         nn.init.constant_(self.pitch_line.bias, math.log(150.0))
-        self.register_buffer("mel_mean", torch.full((AUDIO.n_mels,), -5.0))
-        self.register_buffer("mel_std", torch.full((AUDIO.n_mels,), 2.0))
-        self.register_buffer("f0_line", torch.tensor([1.0, 0.0]))
+        self._register_statistics(size)
 
     def token_ids(self, phones: Tensor, stress: Tensor, word_final: Tensor, marks: Tensor) -> Tensor:
         """One number for each combination: ``(B, N)`` each → ``(B, N)``; coqui embeds a single id a token."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crossmodal.data.spoken_clips import SpokenClip, SpokenClips
+from crossmodal.data.spoken_clips import SpokenClip, SpokenClips, prepare
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.acoustic import (
     AcousticLossConfig,
@@ -37,6 +37,8 @@ CONTEXT = 12
 class AcousticTaskConfig:
     """The ``config`` part of an acoustic recipe."""
 
+    data: Path | None = None
+    """Data folder from which what is missing of the following is prepared first."""
     features: Path = Path("runs/starter/speech/features")
     """Folder written by :mod:`crossmodal.data.speech_features`."""
     pseudo: Path | None = None
@@ -57,7 +59,7 @@ class AcousticTaskConfig:
     embedding_noise: float = 0.0
     """Deviation of the noise added to the unit-length embedding, so that voices between speakers are heard too."""
     calibration_voices: int = 120
-    """Training utterances from which the line from predicted to measured F0 is fitted at export."""
+    """Training utterances from which the range of the melody is fitted at export."""
     model: AcousticConfig = field(default_factory=AcousticConfig)
     loss: AcousticLossConfig = field(default_factory=AcousticLossConfig)
 
@@ -148,6 +150,8 @@ class AcousticTask(Task):
     def clips(self) -> SpokenClips:
         """The aligned clips, read at first use; reading them sets the model's mel statistics."""
         if self._clips is None:
+            if self.config.data is not None:
+                prepare(self.config.data, self.config.features, self.config.pseudo, self.config.alignments)
             self._clips = SpokenClips(self.config.features, self.config.pseudo, self.config.alignments)
             mean, std = self._clips.mel_statistics()
             self.model.mel_mean.copy_(torch.tensor(mean))
@@ -205,34 +209,51 @@ class AcousticTask(Task):
         return {"loss": total, **terms}
 
     @torch.no_grad()
-    def calibrate(self) -> tuple[float, float]:
-        """Fit the line from the F0 the model speaks a voice with to the F0 that voice really has (training voices).
+    def calibrate(self) -> dict[str, float]:
+        """Fit a voice's level of F0 to its embedding, and the range of its melody, on training voices.
 
-        Both are means of log F0 over voiced frames of whole utterances; the line is written into the model.
+        The network learns the level of few voices by heart; a ridge regression over all training voices and pseudo-voices
+        predicts that of new ones better. Its predictions are spread so that voices left out of the fit have the range of
+        F0 they really have.
 
         Returns:
-            slope and offset.
+            ``spread`` (factor on the regression), ``range`` (factor on the melody), ``voices`` (how many).
         """
         model = self.model.eval()
-        model.f0_line.copy_(torch.tensor([1.0, 0.0]))
-        by_voice = {self.clips.entries[i].voice: i for i in self.clips.of_split("train")}  # one utterance a voice
-        picked = sorted(by_voice.values())
-        picked = picked[:: max(1, len(picked) // self.config.calibration_voices)]
-        picked = [i for i in picked if (self.clips[i].f0 > 0).sum() > 40]
-        spoken, measured = [], []
-        for i in picked:
+        model.f0_level.zero_()
+        rng = np.random.default_rng(0)
+        by_voice: dict[str, list[int]] = {}
+        for i in rng.permutation(self.clips.of_split("train")):
+            by_voice.setdefault(self.clips.entries[i].voice, []).append(int(i))
+        picked = [(voice, i) for voice, clips in sorted(by_voice.items()) for i in clips[:12]]
+        picked = [(voice, i) for voice, i in picked if (self.clips[i].f0 > 0).sum() > 40]
+        if len({voice for voice, _ in picked}) < 10:
+            return {"spread": 1.0, "range": 1.0, "voices": float(len(by_voice))}
+        voices = np.array([voice for voice, _ in picked])
+        embeddings = np.stack([self.clips[i].embedding for _, i in picked]).astype(np.float64)
+        level = np.array([np.log(np.median(self.clips[i].f0[self.clips[i].f0 > 0])) for _, i in picked])
+        people = np.char.partition(voices, "@")[:, 0]  # a pseudo-copy must not help to predict its original
+        folds = rng.permutation(len(np.unique(people)))[np.unique(people, return_inverse=True)[1]] % 5
+        guess = np.empty_like(level)
+        for fold in range(5):
+            weight, offset = ridge(embeddings[folds != fold], level[folds != fold], voices[folds != fold])
+            guess[folds == fold] = embeddings[folds == fold] @ weight + offset
+        real = np.char.find(voices, "@") < 0
+        spread = float(np.clip(np.std(level[real]) / max(np.std(guess[real]), 1e-6), 1.0, 1.3))
+        weight, offset = ridge(embeddings, level, voices)
+        centre = float(np.mean(embeddings @ weight + offset))
+        model.f0_weight.copy_(torch.tensor(weight * spread))
+        narrow, wide = [], []
+        for _, i in picked[:: max(1, len(picked) // self.config.calibration_voices)]:
             clip = self.clips[i]
-            f0 = model.infer(clip.tokens, torch.tensor(clip.embedding, device=model.mel_mean.device)).f0
-            if int((f0 > 0).sum()) > 10:
-                spoken.append(float(f0[f0 > 0].log().mean()))
-                measured.append(float(np.log(clip.f0[clip.f0 > 0]).mean()))
-        if len(spoken) < 8 or np.std(spoken) < 1e-3:
-            return 1.0, 0.0
-        # Geometric-mean regression: the voices should spread as the real ones do, which least squares would narrow
-        slope = float(np.std(measured) / np.std(spoken))
-        offset = float(np.mean(measured) - slope * np.mean(spoken))
-        model.f0_line.copy_(torch.tensor([slope, offset]))
-        return slope, offset
+            f0 = model.infer(clip.tokens, torch.tensor(clip.embedding, device=model.mel_mean.device)).f0.cpu().numpy()
+            if (f0 > 0).sum() > 40 and not clip.pseudo:
+                narrow.append(_melody(f0))
+                wide.append(_melody(clip.f0))
+        melody = float(np.clip(np.median(wide) / max(np.median(narrow), 1e-6), 1.0, 1.5)) if narrow else 1.0
+        model.f0_range.fill_(melody)
+        model.f0_level.fill_(centre * (1.0 - spread) + offset * spread)
+        return {"spread": spread, "range": melody, "voices": float(len(np.unique(voices)))}
 
     @torch.no_grad()
     def write_predictions(self, folder: str | Path, *, limit: int = 0) -> int:
@@ -282,9 +303,30 @@ class AcousticTask(Task):
 
     def export(self, folder: Path, add: Callable[..., None]) -> None:
         """Calibrate F0, then hand over the model."""
-        slope, offset = self.calibrate()
-        logger.info("F0 line: slope %.3f, offset %.3f", slope, offset)
+        logger.info("F0 calibrated: %s", self.calibrate())
         add("acoustic", AcousticModel.kind, self.model)
+
+
+def ridge(
+    embeddings: np.ndarray, values: np.ndarray, voices: np.ndarray, strength: float = 4e-4
+) -> tuple[np.ndarray, float]:
+    """Ridge regression of ``values (N,)`` on ``embeddings (N, D)``, a voice of many clips counting little more than one of
+    few → weight ``(D,)`` and offset."""
+    _, inverse, counts = np.unique(voices, return_inverse=True, return_counts=True)
+    share = counts[inverse] ** -0.7
+    share = share / share.sum()
+    mean, centre = share @ embeddings, float(share @ values)
+    x = embeddings - mean
+    weight = np.linalg.solve(
+        (x * share[:, None]).T @ x + strength * np.eye(x.shape[1]), (x * share[:, None]).T @ (values - centre)
+    )
+    return weight, centre - float(mean @ weight)
+
+
+def _melody(f0: np.ndarray) -> float:
+    """Half the distance of the 10 % and 90 % quantiles of log F0 (robust against octave errors)."""
+    low, high = np.quantile(np.log(f0[f0 > 0]), [0.1, 0.9])
+    return float(high - low) / 2
 
 
 def _mask(lengths: Iterable[int]) -> Tensor:
