@@ -372,7 +372,9 @@ class BundleWriter:
                 },
                 self._scratch / "bundle.yaml",
             )
-            self._scratch.chmod(0o755)
+            self._scratch.chmod(0o755)  # a temporary folder is private, a bundle is not
+            for path in files:
+                path.chmod(0o644)
             old = None
             if self.folder.exists():
                 old = Path(tempfile.mkdtemp(prefix=".old-", dir=self.folder.parent)) / "b"
