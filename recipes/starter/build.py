@@ -1,0 +1,87 @@
+"""Make the starter bundle from the openly licensed data: every step of this folder's README, in order.
+
+::
+
+    python -m crossmodal.recipes.starter.build --data DIR            # everything that is not done yet
+    python -m crossmodal.recipes.starter.build --data DIR --list     # only say what would be done
+
+A step that has left its result is not done again; one that was interrupted goes on. To redo a step, remove its result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command and the file that shows that it is done."""
+
+    name: str
+    command: tuple[str, ...]
+    """Arguments of the Python interpreter."""
+    done: Path
+
+
+def steps(data: Path, runs: Path) -> Iterator[Step]:
+    """All steps in order; the recipes' own settings expect ``runs`` to be ``runs/starter``."""
+    faces, speech = runs / "faces", runs / "speech"
+
+    def module(name: str, done: Path, *arguments: object) -> Step:
+        return Step(name.rsplit(".", 1)[-1], ("-m", name, *map(str, arguments)), done)
+
+    def train(recipe: str, out: Path) -> Step:
+        code = "from crossmodal.cli import main; main()"
+        command = ("-c", code, "train", f"starter/{recipe}", "--data", str(data), "--out", str(out))
+        return Step(f"train {recipe}", command, out / "export" / "bundle.yaml")
+
+    yield module("crossmodal.data.prepared_faces", faces / "prepared" / "photos.npz", data, faces / "prepared")
+    yield module("crossmodal.data.speech_features", speech / "features" / ".done", data, speech / "features")
+    yield module("crossmodal.data.pseudo_speakers", speech / "pseudo" / ".done", speech / "features", speech / "pseudo")
+    for name, sets in (("studio", ("arctic", "kathleen")), ("an4", ("an4",)), ("librispeech", ("librispeech",))):
+        out = speech / f"align-{name}.jsonl"
+        yield module("crossmodal.data.alignment", speech / f".align-{name}.done", data, out, "--sets", *sets)
+    yield module("crossmodal.data.prepared_voices", faces / "voices.npz", speech / "features", faces / "voices.npz")
+    yield train("face_decoder", runs / "face_decoder")
+    yield train("feature_head", runs / "feature_head")
+    yield train("acoustic", runs / "acoustic")
+    yield train("vocoder", runs / "vocoder")
+    pairs = runs / "face_encoder" / "pairs"
+    sources = ("--features", speech / "features", "--pseudo", speech / "pseudo")
+    yield module("crossmodal.data.pseudo_voices", pairs / ".done", faces / "prepared", pairs, *sources)
+    yield train("face_encoder", runs / "face_encoder")
+
+
+def main() -> None:
+    """Read the command line and run what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the openly licensed data")
+    parser.add_argument("--runs", type=Path, default=Path("runs/starter"), help="working folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/starter/bundle"), help="where the bundle goes")
+    parser.add_argument("--card", type=Path, help="model card (Markdown) to put into the bundle")
+    parser.add_argument("--list", action="store_true", help="only print the steps")
+    arguments = parser.parse_args()
+    todo = [step for step in steps(arguments.data, arguments.runs) if not step.done.exists()]
+    for step in todo:
+        print(f"== {step.name}: {' '.join(step.command[1:])}", flush=True)
+        if not arguments.list:
+            subprocess.run([sys.executable, *step.command], check=True)
+            step.done.parent.mkdir(parents=True, exist_ok=True)
+            step.done.touch()
+    if arguments.list:
+        return
+    from crossmodal.recipes.starter.assemble import assemble
+
+    parts = [
+        arguments.runs / n / "export" for n in ("face_decoder", "feature_head", "acoustic", "vocoder", "face_encoder")
+    ]
+    print(f"wrote {assemble(parts, arguments.out, arguments.card, arguments.data)}")
+
+
+if __name__ == "__main__":
+    main()
