@@ -288,7 +288,8 @@ class HarmonicVocoder(nn.Module):
 
 def with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
     """The phase of ``spectrum`` (complex) with another ``magnitude``; same shapes."""
-    return torch.sgn(spectrum) * magnitude
+    power = spectrum.real * spectrum.real + spectrum.imag * spectrum.imag  # abs() and sgn() take twice the time
+    return spectrum * (torch.rsqrt(power + 1e-12) * magnitude)
 
 
 def continuous_pitch(f0: Tensor) -> Tensor:
