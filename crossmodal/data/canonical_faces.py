@@ -160,7 +160,9 @@ def matte(image: np.ndarray, background: np.ndarray, landmarks: np.ndarray) -> n
     # Below the chin only the neck stays: a column that follows its width.
     column = np.clip((half + 0.1 * np.clip(rows - chin, 0, None) - np.abs(columns - centre)) / (0.1 * eyes), 0, 1)
     alpha = np.where(torso, alpha * column, alpha)
+    alpha[ndimage.binary_fill_holes(alpha > 0.5) & (rows < landmarks[PUPILS[0], 1])] = 1.0  # glints on the head
     alpha *= np.clip((rows - 1) / 8, 0, 1)  # hair that leaves the frame fades
+    # Its colour: the person's own where sure, else the nearest sure one
     distance, near = ndimage.distance_transform_edt((alpha < 0.97) | shirt, return_indices=True)
     colour = image[near[0], near[1]]
     for sigma in (1.5, 4.0, 9.0):  # the farther from the person, the smoother

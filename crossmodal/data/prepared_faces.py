@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,14 +65,11 @@ class PreparedFaces:
         folder.mkdir(parents=True, exist_ok=True)
         a, p = self.aligned, self.photos
         keys = sorted({key for row in self.attributes for key in row})
+        arrays: dict[str, Any] = {"chip_places": self.chip_places, "chip_weights": self.chip_weights, **asdict(p)}
+        for key in keys:
+            arrays[f"attribute_{key}"] = np.array([row.get(key, "") for row in self.attributes])
         with atomic_path(folder / _PHOTOS) as path, open(path, "wb") as file:
-            np.savez(
-                file,
-                **asdict(p),
-                chip_places=self.chip_places,
-                chip_weights=self.chip_weights,
-                **{f"attribute_{key}": np.array([row.get(key, "") for row in self.attributes]) for key in keys},
-            )
+            np.savez(file, **arrays)
         with atomic_path(folder / _FACES) as path, open(path, "wb") as file:
             np.savez(
                 file,

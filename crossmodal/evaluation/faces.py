@@ -259,7 +259,7 @@ def _ages(
         return np.stack([(features[inside] - mean_x) @ weight + mean_y, true], axis=1)
 
     def correlation(rows: np.ndarray) -> float:
-        return float(np.corrcoef(rows.T)[0, 1])
+        return float(_correlation(rows[None, :, 0], rows[None, :, 1])[0])
 
     return [
         figure(
@@ -301,7 +301,7 @@ def _rank(
 
     def standard(scores: np.ndarray) -> np.ndarray:
         scores = scores - scores.mean(0, keepdims=True)  # some people are near everyone
-        return (scores - scores.mean()) / scores.std()
+        return (scores - scores.mean()) / max(float(scores.std()), 1e-9)
 
     scores = standard(shape) + standard(look)
     return (scores > np.diag(scores)[:, None]).sum(1)

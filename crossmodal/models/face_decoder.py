@@ -38,6 +38,9 @@ class FaceDecoderConfig:
     """Points of the shape: a template of 189, then the silhouette."""
     silhouette: int = 27
     """How many of the landmarks, the last ones, lie on the silhouette; they go with the hair."""
+    loose: tuple[int, ...] = tuple(range(146, 157))
+    """Landmarks that do not pull at the warp: the template's own points around head and hair, which would contradict
+    the silhouette of another's hair."""
     texture: Literal["basis", "conv"] = "basis"
     """``basis``: linear; ``conv``: transposed convolutions (Cole et al.)."""
     hidden: tuple[int, ...] = (512, 512)
@@ -50,7 +53,7 @@ class FaceDecoderConfig:
     """Linear components of hair, ears and silhouette."""
     styles: int = 32
     """Hair styles between which the decoder chooses."""
-    style_sharpness: float = 2.5
+    style_sharpness: float = 5.0
     """How decidedly it chooses: 1 blends styles by their probability (a ghost of many), more takes the likeliest."""
     conv_channels: tuple[int, ...] = (256, 192, 128, 96, 64, 48, 32)
     """``conv``: channels from the smallest map on; each further one doubles height and width."""
@@ -75,6 +78,7 @@ class FaceDecoderConfig:
             size=64,
             landmarks=20,
             silhouette=6,
+            loose=(),
             hidden=(16,),
             shape_components=4,
             face_components=5,
@@ -151,9 +155,12 @@ class FaceBasis(nn.Module):
         return points + F.pad(outline, (0, 0, points.shape[1] - outline.shape[1], 0))
 
     def texture(self, face: Tensor, hair: Tensor) -> Tensor:
-        """``(B, F)``, ``(B, H)`` → RGBA ``(B, 4, H, W)``, not clamped."""
-        pixels = self.mean_texture.flatten() + face @ self.face_basis.flatten(1) + hair @ self.hair_basis.flatten(1)
-        return pixels.view(-1, *self.mean_texture.shape)
+        """``(B, F)``, ``(B, H)`` → RGBA ``(B, 4, H, W)``, not clamped, colour not multiplied by alpha."""
+        moved = face @ self.face_basis.flatten(1) + hair @ self.hair_basis.flatten(1)
+        moved = moved.view(-1, *self.mean_texture.shape)
+        alpha = self.mean_texture[3:] + moved[:, 3:]
+        # The basis holds colour times alpha: half of dark hair blended with none is dark, not grey.
+        return torch.cat([self.mean_texture[:3] + moved[:, :3] / alpha.clamp(0.35, 1), alpha], dim=1)
 
 
 class ConvTexture(nn.Module):
@@ -195,6 +202,7 @@ class FaceDecoder(nn.Module):
     def __init__(self, config: FaceDecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.controls = [i for i in range(config.landmarks) if i not in config.loose]
         self.register_buffer("feature_mean", torch.zeros(config.input_size))
         self.register_buffer("feature_scale", torch.ones(()))
         self.first_layer = nn.Linear(config.input_size, config.hidden[0])
@@ -270,7 +278,8 @@ class FaceDecoder(nn.Module):
         """
         size = self.config.size
         rgba = torch.cat([texture[:, :3], self.firm(texture[:, 3:]) * self.basis.vignette], dim=1)
-        moved = warp(rgba, with_anchors(self.basis.mean_points[None], size), with_anchors(landmarks, size))
+        fixed, placed = self.basis.mean_points[self.controls], landmarks[:, self.controls]
+        moved = warp(rgba, with_anchors(fixed[None], size), with_anchors(placed, size))
         alpha = moved[:, 3:].clamp(0, 1)  # (B, 1, H, W)
         behind = moved.new_tensor(self.config.background).view(1, 3, 1, 1)
         image = moved[:, :3].clamp(0, 1) * alpha + behind * (1 - alpha)

@@ -2,8 +2,8 @@
 
 A mixture density network (Bishop 1994) behind a bottleneck. From the voice comes only a *cue* of one number (or a
 few): how masculine or feminine it sounds, which is what a voice and a face share beyond doubt. The cue moves the means
-and the weights of a mixture over face features; everything else about a face (ethnicity, age, identity) spreads as it does over
-the people the head was trained on, whoever speaks. So the head cannot invent from a voice what a voice does not tell.
+and the weights of a mixture over face features; everything else about a face (ethnicity, age, identity) spreads as it
+does over the people the head was trained on, whoever speaks: it cannot invent what a voice does not tell.
 """
 
 from __future__ import annotations
@@ -144,10 +144,11 @@ class FeatureHead(nn.Module):
     def mode(self, embedding: Tensor) -> Tensor:
         """The most typical face feature for each voice: ``(B, E)`` → ``(B, D)``.
 
-        It moves smoothly with the voice: the mixture's mean, not the nearest kind, which would jump from face to face.
+        The centre of the commonest kind of face, the same kind for every voice, so that it moves smoothly with the voice
+        instead of jumping from person to person.
         """
-        logits, means, _ = self.mixture(self.cue(embedding))
-        return self.colour((logits.softmax(-1)[..., None] * means).sum(1))
+        _, means, _ = self.mixture(self.cue(embedding))
+        return self.colour(means[:, self.weights.bias.argmax()])
 
     def sample(self, embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` plausible, different faces for each voice: ``(B, E)`` → ``(B, n, D)``; the first is the mode.

@@ -1,0 +1,150 @@
+"""Figures of drawn faces: colour, correlation, rank, intervals, held-out voices, and the command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from crossmodal.data import generated_people
+from crossmodal.data.pseudo_pairs import Axis
+from crossmodal.evaluation import faces, voice_faces
+from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
+from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
+
+
+@pytest.mark.parametrize(
+    ("rgb", "lab"),
+    [  # reference values of the sRGB primaries under D65 (Lindbloom)
+        ((1.0, 1.0, 1.0), (100.0, 0.0, 0.0)),
+        ((1.0, 0.0, 0.0), (53.24, 80.09, 67.20)),
+        ((0.0, 0.0, 1.0), (32.30, 79.19, -107.86)),
+        ((0.5, 0.5, 0.5), (53.39, 0.0, 0.0)),
+    ],
+)
+def test_lab_of_known_colours(rgb: tuple[float, ...], lab: tuple[float, ...]) -> None:
+    assert np.allclose(faces.srgb_to_lab(np.array(rgb)), lab, atol=0.05)
+
+
+def test_interval_holds_the_mean_and_shrinks_with_n() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (faces.figure("x", rng.normal(5, 1, n)) for n in (20, 2000))
+    assert few.low < few.value < few.high
+    assert many.high - many.low < 0.3 * (few.high - few.low)
+    assert few.n == 20
+    # the classical interval of a mean
+    values = rng.normal(0, 2, 400)
+    ours = faces.figure("x", values)
+    half = 1.96 * values.std() / 20
+    assert ours.high - ours.value == pytest.approx(half, rel=0.15)
+
+
+def test_figure_line_shows_what_it_is_compared_with() -> None:
+    line = faces.figure("gender", [1.0, 0.0], reference=0.5, reference_name="chance").line()
+    assert "n=2" in line
+    assert "chance 0.500" in line
+
+
+def test_correlation_is_that_of_numpy() -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, 3, 7, 3))
+    ours = faces._correlation(a, b)
+    theirs = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b)]
+    assert np.allclose(ours, theirs)
+
+
+def test_landmark_error_ignores_place_and_size() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (2, 30, 2))
+    moved = points * 1.3 + [20, -7]
+    assert np.allclose(faces._landmark_error(moved, points, 50.0), 0, atol=1e-6)
+    noisy = points + np.random.default_rng(1).normal(0, 1, points.shape)
+    # two degrees of freedom a point, four of the similarity
+    assert faces._landmark_error(noisy, points, 100.0).mean() == pytest.approx(np.sqrt(2 * (1 - 4 / 60)), rel=0.2)
+
+
+def test_rank_of_truth_and_of_noise() -> None:
+    rng = np.random.default_rng(0)
+    points, texture = rng.uniform(0, 100, (12, 30, 2)), rng.standard_normal((12, 50, 3))
+    assert (faces._rank(points, texture, points, texture, 50.0) == 0).all()
+    noise = faces._rank(rng.uniform(0, 100, points.shape), rng.standard_normal(texture.shape), points, texture, 50.0)
+    assert noise.mean() > 2
+
+
+def test_probe_reads_gender_of_people_it_has_not_seen() -> None:
+    people = generated_people.people(30)
+    probe = faces.gender_probe(people, range(20))
+    male = np.array([row["gender"] == "male" for row in people.attributes])
+    assert ((probe.score(people.feature(0)[20:]) > 0) == male[20:]).mean() > 0.9
+
+
+def test_photo_figures_of_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that has learned nothing does no better than the mean face, and says so."""
+    people = generated_people.people(16)
+    size = people.aligned.frame.size
+    torch.manual_seed(0)
+    config = replace(FaceDecoderConfig.debug(), landmarks=216, size=size)
+    decoder = FaceDecoder(config).eval()
+    decoder.basis.shape_mean.copy_(torch.from_numpy(people.aligned.mean_points))
+    decoder.basis.mean_points.copy_(torch.from_numpy(people.aligned.mean_points))
+    monkeypatch.setattr(faces, "describe_drawn", lambda images, _: images.reshape(len(images), -1)[:, :128] / 255.0)
+    held = [people.aligned.names[i] for i in (1, 4, 6, 11)]
+    figures, result = faces.measure_photos(decoder, people, held, lambda chips: chips)
+    named = {f.name: f for f in figures}
+    assert all(np.isfinite(f.value) for f in figures)
+    error = named["neutral: landmark RMS error"]
+    assert error.value == pytest.approx(error.reference, rel=1e-3)
+    assert error.n == 4
+    assert result.images.shape == (4, size, size, 3)
+
+
+def test_voice_order_and_steadiness() -> None:
+    """A head that reads one direction orders shifted voices by it; the figures say so."""
+    rng = np.random.default_rng(0)
+
+    def modes(waveforms: list[np.ndarray]) -> np.ndarray:
+        return np.array([[len(w) / 1000.0, 0.0] for w in waveforms])  # slower, so longer: more "masculine"
+
+    voices = [
+        voice_faces.HeldOutVoice(f"x/{i}", i % 2 == 0, rng.standard_normal(16_000).astype(np.float32), np.zeros(1))
+        for i in range(4)
+    ]
+    steps, ranks = voice_faces._order(modes, voices, Axis(np.array([1.0, 0.0]), 0.0))
+    assert steps.value == 1.0
+    assert ranks.value == pytest.approx(1.0)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_held_out_voices_and_their_figures(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossmodal.models.speaker_encoder import SpeakerEncoder
+
+    voices = voice_faces.held_out_voices(data_root, limit=2)
+    assert {v.speaker.split("/")[0] for v in voices} == {"librispeech", "an4", "arctic"}
+    assert all(len(v.one) > 8_000 for v in voices)
+    people = generated_people.people(16)
+    torch.manual_seed(0)
+    decoder = FaceDecoder(FaceDecoderConfig.debug()).eval()
+    monkeypatch.setattr(voice_faces, "describe_drawn", lambda images, _: np.zeros((len(images), 128)))
+    figures = voice_faces.measure_voices(
+        FeatureHead(FeatureHeadConfig.debug()).eval(),
+        decoder,
+        SpeakerEncoder.from_package(),
+        voices,
+        people,
+        faces.gender_probe(people, range(16)),
+        lambda chips: chips,
+    )
+    named = {f.name: f for f in figures}
+    assert named["voice: gender of the drawn face agrees"].n == len(voices)
+    assert 0 <= named["voice lowered: steps to a more masculine face"].value <= 1
+
+
+def test_command_refuses_an_unknown_part(tmp_path: Path) -> None:
+    from crossmodal.cli.app import app
+
+    result = CliRunner().invoke(app, ["evaluate", "faces", "--data", str(tmp_path), "--only", "ears"])
+    assert result.exit_code == 1
+    assert "ears" in result.output
