@@ -144,8 +144,8 @@ class FeatureHead(nn.Module):
     def mode(self, embedding: Tensor) -> Tensor:
         """The most typical face feature for each voice: ``(B, E)`` → ``(B, D)``.
 
-        The centre of the commonest kind of face, the same kind for every voice, so that it moves smoothly with the voice
-        instead of jumping from person to person.
+        The centre of the commonest kind of face, the same kind for every voice, so that it moves smoothly with the
+        voice instead of jumping from person to person.
         """
         _, means, _ = self.mixture(self.cue(embedding))
         return self.colour(means[:, self.weights.bias.argmax()])
