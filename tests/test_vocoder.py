@@ -14,7 +14,14 @@ from crossmodal.audio import log_mel, pitch
 from crossmodal.data.manifest import Row
 from crossmodal.data.speech_features import SpeechFeatures, prepare_features
 from crossmodal.errors import ConfigError, DataError
-from crossmodal.evaluation.vocoder import evaluate_vocoder, interval, invert_filterbank, table
+from crossmodal.evaluation.vocoder import (
+    evaluate_vocoder,
+    interval,
+    invert_filterbank,
+    paired_difference,
+    speed,
+    table,
+)
 from crossmodal.models import build
 from crossmodal.models.discriminators import DiscriminatorConfig
 from crossmodal.models.vocoder import HarmonicVocoder, VocoderConfig, continuous_pitch, pulse_train, with_magnitude
@@ -427,6 +434,9 @@ def test_evaluation_scores_ours_and_griffin_lim(features: SpeechFeatures) -> Non
         assert summary["f0_correlation"]["mean"] > 0.8
         assert summary["real_time_factor"] > 0
     assert "| griffin-lim |" in table(scores)
+    difference = paired_difference(*scores)
+    assert difference["mean"] == pytest.approx(np.mean(scores[0].pesq) - np.mean(scores[1].pesq))
+    assert all(0 < factor < 10 for factor in speed({"ours": vocoder}, seconds=(0.5, 1.0), repeats=1)["ours"])
     with pytest.raises(DataError, match="no baseline"):
         evaluate_vocoder(vocoder, features, [0], baselines=["magic"])
 

@@ -10,7 +10,7 @@ Griffin–Lim baselines (60 iterations, momentum 0.99) get the same mels; they d
 Measures: wide-band PESQ (ITU-T P.862.2), mean absolute log-mel error (nepers), F0 correlation and voicing error against
 the recording's F0, real-time factor. Command::
 
-    python -m crossmodal.evaluation.vocoder --features FOLDER [--bundle BUNDLE | --weights FILE] [--clips 60]
+    python -m crossmodal.evaluation.vocoder --features FOLDER [--bundle BUNDLE | --weights FILE] [--speed]
 """
 
 from __future__ import annotations
@@ -230,6 +230,31 @@ def invert_filterbank(magnitude: Tensor, steps: int = 60) -> Tensor:
     return linear
 
 
+def paired_difference(ours: VocoderScores, other: VocoderScores) -> dict[str, float]:
+    """Mean PESQ difference on the same clips, with its bootstrap interval."""
+    return interval([a - b for a, b in zip(ours.pesq, other.pesq, strict=True)])
+
+
+def speed(systems: dict[str, Synthesis], seconds: Sequence[float] = (4.0,), repeats: int = 3) -> dict[str, list[float]]:
+    """Real-time factor of each system for mels of so many ``seconds``: the best of ``repeats``, after one warm-up."""
+    result: dict[str, list[float]] = {}
+    for name, system in systems.items():
+        for duration in seconds:
+            frames = int(duration * _AUDIO.sample_rate / _AUDIO.hop_length)
+            generator = torch.Generator().manual_seed(0)
+            mel = torch.randn(1, _AUDIO.n_mels, frames, generator=generator) - 4.0
+            f0 = torch.full((1, frames), 150.0)
+            times = []
+            with torch.inference_mode():
+                system(mel, f0)
+                for _ in range(repeats):
+                    begin = time.perf_counter()
+                    system(mel, f0)
+                    times.append(time.perf_counter() - begin)
+            result.setdefault(name, []).append(min(times) / duration)
+    return result
+
+
 def table(scores: Sequence[VocoderScores]) -> str:
     """A Markdown table of the summaries."""
     lines = [
@@ -268,20 +293,31 @@ def load_vocoder(bundle: str | None = None, weights: Path | None = None) -> nn.M
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for a bundle's vocoder."""
     parser = argparse.ArgumentParser(description="Copy-synthesis of held-out speakers, beside Griffin–Lim.")
-    parser.add_argument("--features", type=Path, required=True, help="prepared speech features")
+    parser.add_argument("--features", type=Path, default=Path("runs/starter/speech/features"), help="prepared features")
     parser.add_argument("--bundle", help="bundle folder or name (default: the starter)")
     parser.add_argument("--weights", type=Path, help="a vocoder.safetensors with its vocoder.yaml instead of a bundle")
-    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=52)
+    parser.add_argument("--seconds", type=float, default=5.0, help="cut clips here")
     parser.add_argument("--baselines", nargs="*", default=["griffin-lim"], choices=BASELINES)
+    parser.add_argument("--speed", action="store_true", help="only time it, beside an untrained HiFi-GAN V1")
     parser.add_argument("--json", type=Path, help="also write the summaries to this file")
     options = parser.parse_args(arguments)
+    vocoder = load_vocoder(options.bundle, options.weights)
+    if options.speed:
+        from crossmodal.models import build
+
+        for name, factors in speed({"vocoder": vocoder, "hifi-gan-v1": build("vocoder-hifigan").eval()}).items():
+            print(f"{name}: real-time factor {factors[0]:.4f}, {torch.get_num_threads()} thread(s)")
+        return
     features = SpeechFeatures(options.features)
     clips = held_out_clips(features, options.clips)
-    vocoder = load_vocoder(options.bundle, options.weights)
-    scores = evaluate_vocoder(vocoder, features, clips, baselines=options.baselines)
+    scores = evaluate_vocoder(vocoder, features, clips, baselines=options.baselines, max_seconds=options.seconds)
     speakers = len({features[i].speaker for i in clips})
     print(f"{len(clips)} clips of {speakers} speakers never trained on; {torch.get_num_threads()} thread(s)")
     print(table(scores))
+    for score in scores[1:]:
+        d = paired_difference(scores[0], score)
+        print(f"PESQ above {score.system}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], n = {d['n']}")
     if options.json:
         from crossmodal.files import atomic_write
 
