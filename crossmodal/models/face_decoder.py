@@ -38,9 +38,9 @@ class FaceDecoderConfig:
     """Points of the shape: a template of 189, then the silhouette."""
     silhouette: int = 27
     """How many of the landmarks, the last ones, lie on the silhouette; they go with the hair."""
-    loose: tuple[int, ...] = tuple(range(146, 157))
+    loose: tuple[int, ...] = (*range(146, 157), *range(189, 193), *range(212, 216))
     """Landmarks that do not pull at the warp: the template's own points around head and hair, which would contradict
-    the silhouette of another's hair."""
+    the silhouette of another's hair, and the silhouette's points below the ears, which would contradict the jaw."""
     texture: Literal["basis", "conv"] = "basis"
     """``basis``: linear; ``conv``: transposed convolutions (Cole et al.)."""
     hidden: tuple[int, ...] = (512, 512)
