@@ -1,7 +1,8 @@
 """Text → tokens of the acoustic model, offline: normalise, split into sentences, look words up or sound them out.
 
 The phones are the 39 of the CMU Pronouncing Dictionary plus a pause. Words come from a bundled lexicon (CMUdict's
-pronunciations with stress); for others plain word endings are peeled off, then ``gruut``'s letter-to-sound model speaks,
+pronunciations with stress); for others plain word endings are peeled off, then ``gruut``'s letter-to-sound model
+speaks,
 and what even that cannot read is spelled. Every word gets phones.
 """
 
@@ -21,7 +22,8 @@ __all__ = ["PHONES", "PUNCTUATION", "SILENCE", "TokenSequence", "encode", "norma
 
 VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
 CONSONANTS = (
-    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH",
+    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V", "W",
+    "Y", "Z", "ZH",
 )  # fmt: skip
 SILENCE = "SIL"
 PHONES: tuple[str, ...] = (SILENCE, *VOWELS, *CONSONANTS)
@@ -35,17 +37,22 @@ MAX_WORDS = 28
 _PHONE_IDS = {name: i for i, name in enumerate(PHONES)}
 _LEXICON_FILE = "lexicon.txt.xz"
 _FROM_IPA = {
-    "ɑ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "aʊ": "AW", "aɪ": "AY", "ɛ": "EH", "ɚ": "ER", "ɝ": "ER",
-    "eɪ": "EY", "ɪ": "IH", "i": "IY", "oʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "b": "B", "t͡ʃ": "CH", "d": "D", "ð": "DH",
+    "ɑ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "aʊ": "AW", "aɪ": "AY", "ɛ": "EH", "ɚ": "ER",
+    "ɝ": "ER",
+    "eɪ": "EY", "ɪ": "IH", "i": "IY", "oʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "b": "B", "t͡ʃ": "CH", "d": "D",
+    "ð": "DH",
     "f": "F", "ɡ": "G", "h": "HH", "d͡ʒ": "JH", "k": "K", "l": "L", "m": "M", "n": "N", "ŋ": "NG", "p": "P", "ɹ": "R",
     "s": "S", "ʃ": "SH", "t": "T", "θ": "TH", "v": "V", "w": "W", "j": "Y", "z": "Z", "ʒ": "ZH", "ɾ": "T", "x": "K",
 }  # fmt: skip
 _LETTER_SOUNDS = dict(zip("abcdefghijklmnopqrstuvwxyz", (
     "AE1 B K D EH1 F G HH IH1 JH K L M N AA1 P K R S T AH1 V W K-S Y Z").split(), strict=True))  # fmt: skip
 _OVERRIDES = {
-    "ay": "EY1", "bee": "B IY1", "see": "S IY1", "dee": "D IY1", "ee": "IY1", "eff": "EH1 F", "gee": "JH IY1", "aitch": "EY1 CH",
-    "eye": "AY1", "jay": "JH EY1", "kay": "K EY1", "ell": "EH1 L", "em": "EH1 M", "en": "EH1 N", "oh": "OW1", "pee": "P IY1",
-    "cue": "K Y UW1", "ar": "AA1 R", "ess": "EH1 S", "tee": "T IY1", "vee": "V IY1", "ex": "EH1 K S", "why": "W AY1", "zee": "Z IY1",
+    "ay": "EY1", "bee": "B IY1", "see": "S IY1", "dee": "D IY1", "ee": "IY1", "eff": "EH1 F", "gee": "JH IY1",
+    "aitch": "EY1 CH",
+    "eye": "AY1", "jay": "JH EY1", "kay": "K EY1", "ell": "EH1 L", "em": "EH1 M", "en": "EH1 N", "oh": "OW1",
+    "pee": "P IY1",
+    "cue": "K Y UW1", "ar": "AA1 R", "ess": "EH1 S", "tee": "T IY1", "vee": "V IY1", "ex": "EH1 K S", "why": "W AY1",
+    "zee": "Z IY1",
     "doubleyou": "D AH1 B AH0 L Y UW0", "a": "AH0", "the": "DH AH0", "miz": "M IH1 Z", "missus": "M IH1 S IH0 Z",
 }  # fmt: skip
 
@@ -81,7 +88,8 @@ def lexicon() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=4096)
 def pronounce(word: str) -> str:
-    """Phones of a word with stress digits, e.g. ``T R EY1 L``: lexicon, else endings, else letter-to-sound, else spelled.
+    """Phones of a word with stress digits, e.g. ``T R EY1 L``: lexicon, else endings, else letter-to-sound, else
+    spelled.
 
     Raises:
         TextError: the word holds nothing but apostrophes.
@@ -260,7 +268,8 @@ def _cut(sentence: str, max_words: int) -> Iterator[str]:
 def encode(sentence: str) -> TokenSequence:
     """Tokens of one sentence (normalised here if it is not yet).
 
-    A pause opens and closes the sentence and stands at every punctuation mark; the closing one carries a full stop if the
+    A pause opens and closes the sentence and stands at every punctuation mark; the closing one carries a full stop
+    if the
     sentence has no mark of its own.
 
     Raises:

@@ -48,12 +48,14 @@ _UNITS = {
     "s": "seconds", "sec": "seconds", "min": "minutes", "h": "hours", "hr": "hours", "hrs": "hours", "db": "decibels",
     "°c": "degrees celsius", "°f": "degrees fahrenheit", "°": "degrees", "%": "percent",
 }  # fmt: skip
+_UNIT_NAMES = "|".join(sorted((re.escape(unit) for unit in _UNITS), key=len, reverse=True))
 _AMBIGUOUS_UNITS = {"in", "m", "g", "l", "s", "h", "w", "v"}
 """Read as units only when they touch the number (5m) or stand before punctuation or the end."""
 _CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent"), "¥": ("yen", "")}
 _SYMBOLS = {
     "&": "and", "+": "plus", "=": "equals", "%": "percent", "@": "at", "#": "number", "<": "less than",
-    ">": "greater than", "×": "times", "÷": "divided by", "≈": "approximately", "~": "approximately", "±": "plus or minus",
+    ">": "greater than", "×": "times", "÷": "divided by", "≈": "approximately", "~": "approximately",
+    "±": "plus or minus",
     "°": "degrees", "§": "section", "©": "copyright", "®": "registered", "™": "trademark", "€": "euros", "£": "pounds",
     "$": "dollars", "¥": "yen", "½": "one half", "¼": "one quarter", "¾": "three quarters", "^": "to the", "_": " ",
     "≤": "at most", "≥": "at least", "≠": "is not", "√": "square root of", "π": "pie", "µ": "micro", "→": "to",
@@ -61,11 +63,22 @@ _SYMBOLS = {
 _FRACTIONS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _SPOKEN_CAPITALS = {"OK": "okay", "TV": "tee vee", "PS": "pee ess"}
 _WORDS_IN_CAPITALS = frozenset(
-    "A I AM AN AND ARE AS AT BE BUT BY CAN DID DO FOR GET GO GOD HAD HAS HE HER HEY HIM HIS HOW IF IN IS IT ITS LET ME MY "
-    "NEW NO NOT NOW OF OFF OH ON ONE OR OUR OUT SEE SHE SO THE TO TOO TWO UP USE WAS WAY WE WHO WHY YES YET YOU ALL ANY BIG "
+    "A I AM AN AND ARE AS AT BE BUT BY CAN DID DO FOR GET GO GOD HAD HAS HE HER HEY HIM HIS HOW IF IN IS IT ITS "
+    "LET ME MY "
+    "NEW NO NOT NOW OF OFF OH ON ONE OR OUR OUT SEE SHE SO THE TO TOO TWO UP USE WAS WAY WE WHO WHY YES YET YOU "
+    "ALL ANY BIG "
     "DAY END EYE MAN MEN OLD OWN PUT RED RUN SAW SAY SET SIX SIT TEN TOP TRY WAR WIN".split()
 )
 _SAID_AS_WORDS = frozenset("NASA NATO UNESCO UNICEF OPEC AIDS LASER RADAR SCUBA PIN RAM ROM SIM GIF JPEG COVID".split())
+_FOLDED = {
+    "\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2026": ". ", "\u2014": ", ", "\u2212": "-", "\u2013": "-",
+    "\u2015": ", ", "½": " ½ ", "¼": " ¼ ", "¾": " ¾ ", "℃": "°C", "ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l",
+    "đ": "d", "ð": "th", "þ": "th", "№": "No. ",
+}  # fmt: skip
+_IN_ADDRESSES = {
+    ".": " dot ", "/": " slash ", "@": " at ", "-": " dash ", "_": " underscore ", ":": " colon ", "=": " equals ",
+    "?": " question mark ", "&": " and ", "#": " hash ", "%": " percent ", "~": " tilde ", "+": " plus ",
+}  # fmt: skip
 _ROMAN = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12, "XIII": 13,
           "XIV": 14, "XV": 15, "XVI": 16}  # fmt: skip
 
@@ -131,9 +144,7 @@ def _address(match: re.Match[str]) -> str:
     while text and text[-1] in ".,!?;:)":
         tail, text = text[-1] + tail, text[:-1]
     text = re.sub(r"^www\.", "doubleyou doubleyou doubleyou . ", text)
-    names = {".": " dot ", "/": " slash ", "@": " at ", "-": " dash ", "_": " underscore ", ":": " colon ", "?": " question mark ",
-             "=": " equals ", "&": " and ", "#": " hash ", "%": " percent ", "~": " tilde ", "+": " plus "}  # fmt: skip
-    text = "".join(names.get(c, c) for c in text)
+    text = "".join(_IN_ADDRESSES.get(c, c) for c in text)
     return " " + re.sub(r"\d", lambda m: f" {cardinal(m.group(0))} ", text).lower() + tail + " "
 
 
@@ -214,7 +225,7 @@ def _unit(match: re.Match[str]) -> str:
 def _plain_number(match: re.Match[str]) -> str:
     text = match.group(0)
     bare = text.replace(",", "")
-    if bare == text and len(text) == 4 and (1100 <= int(text) <= 1999 or 2010 <= int(text) <= 2099):
+    if text.isdigit() and len(text) == 4 and (1100 <= int(text) <= 1999 or 2010 <= int(text) <= 2099):
         return f" {year(text)} "
     return f" {number(bare)} "
 
@@ -242,10 +253,9 @@ def _roman(match: re.Match[str]) -> str:
 
 
 def _fold(text: str) -> str:
-    """Unicode → ASCII letters and the symbols known here; what cannot be said (emoji, other scripts) becomes a space."""
-    for old, new in (("\u2018", "'"), ("\u2019", "'"), ("\u02bc", "'"), ("\u2026", ". "), ("\u2014", ", "), ("\u2212", "-"),
-                     ("\u2013", "-"), ("\u2015", ", "), ("½", " ½ "), ("¼", " ¼ "), ("¾", " ¾ "), ("℃", "°C"), ("ß", "ss"),
-                     ("æ", "ae"), ("ø", "o"), ("œ", "oe"), ("ł", "l"), ("đ", "d"), ("ð", "th"), ("þ", "th"), ("№", "No. ")):  # fmt: skip
+    """Unicode → ASCII letters and the symbols known here; what cannot be said (emoji, other scripts) becomes a
+    space."""
+    for old, new in _FOLDED.items():
         text = text.replace(old, new)
     kept = []
     for char in text:
@@ -285,9 +295,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tup
         (r"\b(\d+(?:\.\d+)?)\s?[-]\s?(\d+(?:\.\d+)?)(?=\s|[.,!?;:)%]|$)", lambda m: f"{m[1]} to {m[2]}"),
         (r"(?<![\w.])-(?=\d)", lambda m: " minus "),
         (r"(?<![\d/])(\d{1,2})/(\d{1,2})(?![\d/])", _fraction),
-        (r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(\s?)(" + "|".join(sorted((re.escape(u) for u in _UNITS), key=len, reverse=True))
-         + r")(?![\w°])", _unit),
-        (r"(?i)(?<![\w.])(\d[\d,]*(?:\.\d+)?)(\s?)(km/h|kmh|mph|khz|mhz|ghz|kb|mb|gb|tb|kwh|kw|db|hz|°c|°f)(?![\w°])", _unit),
+        (r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(\s?)(" + _UNIT_NAMES + r")(?![\w°])", _unit),
+        (r"(?i)(?<![\w.])(\d[\d,]*(?:\.\d+)?)(\s?)(km/h|kmh|mph|[kmg]hz|[kmgt]b|kwh|kw|db|hz|°c|°f)(?![\w°])", _unit),
         (r"\b([A-Z][a-z]+) (" + "|".join(sorted(_ROMAN, key=len, reverse=True)) + r")\b", _roman),
         (r"\b[Ee]\.g\.,?", lambda m: " for example, "),
         (r"\b[Ii]\.e\.,?", lambda m: " that is, "),
@@ -296,8 +305,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tup
          lambda m: f" {spell(m[0])}" + (". " if m[1] is not None and not m.string[m.end():].strip() else " ")),
         (r"\b([B-HJ-Z])\.(?=\s+[A-Z])", lambda m: f" {spell(m[1])} "),
         (r"\b([A-Z]?[a-z]{1,6})\.(?=(\s*$)|(\s+[A-Z])|.)",
-         lambda m: m[0] if m[1].lower() not in _ABBREVIATIONS or (m[1] != m[1].capitalize() and m[1] not in ("etc", "vs", "approx"))
-         and m[2] is None else _abbreviation(m)),
+         lambda m: _abbreviation(m)),
         (r"(?<![\w])\.(?=\d)", lambda m: " point "),
         (r"\d[\d,]*\d(?:\.\d+)?|\d(?:\.\d+)?", _plain_number),
     )
@@ -311,7 +319,12 @@ def _decade(digits: str) -> str:
 
 
 def _abbreviation(match: re.Match[str]) -> str:
-    """Expanded; the full stop stays where it may also end the sentence (before the end, or ``etc.`` before a capital)."""
+    """Expanded; the full stop stays where it may also end the sentence (before the end, or ``etc.`` before a
+    capital)."""
+    known = match[1].lower() in _ABBREVIATIONS
+    lower_case = match[1] != match[1].capitalize() and match[1] not in ("etc", "vs", "approx")
+    if not known or (lower_case and match[2] is None):
+        return match[0]
     spoken = _ABBREVIATIONS[match[1].lower()]
     if match[1].lower() == "st" and match.string[: match.start()].rstrip()[-1:].isalpha():
         spoken = "saint" if match[3] else "street"

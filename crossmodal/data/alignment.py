@@ -1,7 +1,9 @@
-"""When each phone of an utterance is spoken: forced alignment with pocketsphinx, whose wheel carries its acoustic model.
+"""When each phone of an utterance is spoken: forced alignment with pocketsphinx, whose wheel carries its acoustic
+model.
 
 Transcribed speech is aligned with its text; speech without a transcript is first recognised, and what the recogniser
-believes it heard is aligned as if it were the text (*pseudo-labels*): wrong words still say which sounds are spoken when,
+believes it heard is aligned as if it were the text (*pseudo-labels*): wrong words still say which sounds are spoken
+when,
 which is what an acoustic model learns from. Command::
 
     python -m crossmodal.data.alignment DATA_FOLDER OUT.jsonl --sets arctic kathleen an4 librispeech

@@ -1,11 +1,14 @@
-"""Pseudo-speakers: the same speech with F0 and formants scaled together, so that a model meets more voices than there are.
+"""Pseudo-speakers: the same speech with F0 and formants scaled together, so that a model meets more voices than
+there are.
 
-Playing a recording at ``factor`` times its speed scales F0, formants and tempo; the speaker encoder takes the result for
+Playing a recording at ``factor`` times its speed scales F0, formants and tempo; the speaker encoder takes the result
+for
 another person. Only clips of the training split are copied, so no held-out voice comes back in disguise. Command::
 
     python -m crossmodal.data.pseudo_speakers FEATURES OUT
 
-reads features written by :mod:`crossmodal.data.speech_features` and writes a folder of the same kind, in which a clip's id
+reads features written by :mod:`crossmodal.data.speech_features` and writes a folder of the same kind, in which a
+clip's id
 ends in ``@factor``.
 """
 
@@ -45,7 +48,8 @@ def choose(
     features: SpeechFeatures, *, per_speaker: int = 2, per_studio_voice: int = 240, per_session: int = 2
 ) -> Iterator[tuple[int, ClipInfo, float]]:
     """Which training clips to copy with which factor: ``per_speaker`` copies of a LibriSpeech clip with different
-    factors, ``per_studio_voice`` clips of each studio voice and ``per_session`` of each AN4 speaker with one factor each."""
+    factors, ``per_studio_voice`` clips of each studio voice and ``per_session`` of each AN4 speaker with one factor
+    each."""
     taken: dict[str, int] = {}
     for index, clip in enumerate(features):
         if split_of(clip.corpus, clip.speaker, clip.id.split("/")[-1]) != "train":

@@ -2,7 +2,8 @@
 
 What a face says of a voice is gender, and where within it the person stands on the masculine–feminine cue
 (:mod:`crossmodal.data.pseudo_pairs`). That is one number, and would give all men of the same rank one voice. So that
-different people get different voices, a few further directions in which faces differ are tied to directions in which voices
+different people get different voices, a few further directions in which faces differ are tied to directions in which
+voices
 differ, **by a fixed random rotation**: they mean nothing, and say nothing about whom a voice belongs to.
 
 Faces are those of the training people, and mixtures of two of the same gender; voices those of training speakers and
@@ -58,7 +59,8 @@ def quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def between_directions(values: np.ndarray, person: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``(D, count)``: the directions that tell identities apart best, given how one identity varies, in random rotation.
+    """``(D, count)``: the directions that tell identities apart best, given how one identity varies, in random
+    rotation.
 
     Args:
         values: ``(N, D)``, identity means not removed.

@@ -18,8 +18,7 @@ from crossmodal.audio import log_mel
 from crossmodal.config import AudioConfig
 from crossmodal.data.alignment import AlignedWord, Alignment, read_alignments, to_hops
 from crossmodal.data.pseudo_speakers import factor_of
-from crossmodal.data.speech_features import SpeechFeatures
-from crossmodal.data.speech_features import side_of
+from crossmodal.data.speech_features import SpeechFeatures, side_of
 from crossmodal.errors import DataError
 from crossmodal.text import PHONES, PUNCTUATION, VOWELS, TokenSequence, normalise, pronounce
 
@@ -27,7 +26,8 @@ AUDIO = AudioConfig()
 SPEECH_LEVEL = -3.0
 """Natural logarithm of the mean mel amplitude of the louder half of the frames; every clip is brought to it."""
 _QUIET = -3.2
-"""Frames this far below the speech level (natural logarithm) at a clip's ends are pauses, whatever the aligner says."""
+"""Frames this far from the speech level (natural logarithm) are unvoiced, for pitch detectors hear hum there, and at a
+clip's ends they are pauses, whatever the aligner says."""
 _IDS = {name: i for i, name in enumerate(PHONES)}
 
 
@@ -172,7 +172,7 @@ class SpokenClips(Sequence[SpokenClip]):
             pseudo=entry.pseudo,
             tokens=TokenSequence(columns[0], columns[1], columns[2], columns[3]),
             durations=hops,
-            f0=np.where(silent, 0.0, f0).astype(np.float32),
+            f0=np.where(silent | (level + gain < SPEECH_LEVEL + _QUIET), 0.0, f0).astype(np.float32),
             embedding=prepared.embedding(index),
             gender=info.attributes.get("gender", ""),
             place=(folder, index),

@@ -3,8 +3,8 @@
 A hash of the identity decides, so the split needs no list, does not depend on what else is on the disk and never
 changes. What is held out:
 
-- the studio voices (CMU ARCTIC ``bdl`` and ``slt``, ``kathleen``) read the same sentences, so a **sentence** is held out
-  for all three of them;
+- the studio voices (CMU ARCTIC ``bdl`` and ``slt``, ``kathleen``) read the same sentences, so a **sentence** is held
+  out for all three of them;
 - AN4 and LibriSpeech have many speakers, so a **speaker** is held out with everything they say, and so is every
   resampled pseudo-copy of theirs.
 
@@ -44,7 +44,7 @@ def split_of(corpus: str, speaker: str, utterance: str) -> Split:
     Args:
         corpus: ``arctic``, ``kathleen``, ``an4`` or ``librispeech``.
         speaker: the speaker's id in that corpus (for the studio voices it does not matter).
-        utterance: file name without its suffix, e.g. ``arctic_a0001``; an ``@factor`` suffix of a pseudo-copy is ignored.
+        utterance: file name without its suffix, e.g. ``arctic_a0001``. The ``@factor`` of a pseudo-copy is ignored.
 
     Raises:
         DataError: the corpus is not part of the starter's speech.
@@ -54,7 +54,8 @@ def split_of(corpus: str, speaker: str, utterance: str) -> Split:
     validation, test = _SHARES[corpus]
     sentence = Path(utterance).name.split("@")[0]
     # AN4 marks a second session of the same person by a 2 after the name.
-    person = speaker.rstrip("2") if corpus == "an4" else speaker
+    person = speaker.split("@")[0]
+    person = person.rstrip("2") if corpus == "an4" else person
     unit = f"sentence:{sentence}" if corpus in ("arctic", "kathleen") else f"{corpus}:{person}"
     place = _fraction(unit)
     if place < test:
@@ -63,7 +64,7 @@ def split_of(corpus: str, speaker: str, utterance: str) -> Split:
 
 
 def clip_key(corpus: str, speaker: str, audio: str | Path, factor: float = 1.0) -> str:
-    """Name of a clip in the caches beside the training data: ``corpus/speaker/file``, and ``@factor`` for a pseudo-copy."""
+    """Name of a clip beside the training data: ``corpus/speaker/file``, and ``@factor`` for a pseudo-copy."""
     key = f"{corpus}/{speaker}/{Path(audio).stem}"
     return key if factor == 1.0 else f"{key}@{factor:.2f}"
 

@@ -37,7 +37,8 @@ AUDIO = AudioConfig()
 TEN_WORDS = "The small boat crossed the wide river before the storm."
 SIXTY_WORDS = (
     "When the last guests had gone, she opened the window and listened to the rain. It fell on the roofs, on the empty "
-    "street, and on the garden that nobody had looked after for years. Somewhere a dog barked twice and was quiet again. "
+    "street, and on the garden that nobody had looked after for years. Somewhere a dog barked twice and was quiet "
+    "again. "
     "She thought of the letter in her pocket, smiled, and decided that tomorrow she would answer it at last."
 )
 
@@ -424,7 +425,8 @@ class SpeechEvaluation:
             self._add(f"real-time factor, {name}", factors, reference=0.05, reference_name="target", statistic=_median)
 
     def robustness(self) -> None:
-        """Length a phone, clicks, and the end of the speech, on varied texts; texts that cannot be spoken must say so."""
+        """Length a phone, clicks, and the end of the speech, on varied texts; texts that cannot be spoken must say
+        so."""
         from crossmodal.text import encode
 
         good, click_rate = [], []

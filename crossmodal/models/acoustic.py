@@ -1,8 +1,11 @@
 """Acoustic model: phones + speaker embedding → log-mel and F0, in one pass without autoregression.
 
-FastSpeech 2's plan (Ren et al., ICLR 2021: predict duration, pitch and energy, then the mel) with ConvNeXt-1D blocks (Liu
-et al., "A ConvNet for the 2020s", CVPR 2022) instead of attention, each modulated by the speaker (FiLM, Perez et al., AAAI
-2018). The decoder sees, at each frame, the phone, the place within the phone, and what a pulse train at the predicted F0 would
+FastSpeech 2's plan (Ren et al., ICLR 2021: predict duration, pitch and energy, then the mel) with ConvNeXt-1D blocks
+(Liu
+et al., "A ConvNet for the 2020s", CVPR 2022) instead of attention, each modulated by the speaker (FiLM, Perez et
+al., AAAI
+2018). The decoder sees, at each frame, the phone, the place within the phone, and what a pulse train at the
+predicted F0 would
 look like in the mel, so that its harmonics stand where the vocoder will put them.
 """
 
@@ -141,7 +144,8 @@ def comb_table(steps: int = 384) -> tuple[np.ndarray, np.ndarray]:
     """What a pulse train looks like in the mel, for ``steps`` F0 values spaced evenly in log frequency.
 
     Returns:
-        log F0 ``(S,)`` and ``(S, 100)``: log mel minus its smooth part, about [-2, 1]; flat where harmonics cannot be told.
+        log F0 ``(S,)`` and ``(S, 100)``: log mel minus its smooth part, about [-2, 1]; flat where harmonics cannot
+        be told.
     """
     grid = np.linspace(math.log(F0_RANGE[0]), math.log(F0_RANGE[1]), steps)
     window = np.hanning(AUDIO.win_length + 2)[1:-1]
@@ -252,7 +256,8 @@ class AcousticModel(nn.Module):
     def encode(
         self, phones: Tensor, stress: Tensor, word_final: Tensor, marks: Tensor, mask: Tensor, embedding: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens ``(B, N)`` and embedding ``(B, 256)`` → states ``(B, N, C)``, condition ``(B, S)``, log durations ``(B, N)``,
+        """Tokens ``(B, N)`` and embedding ``(B, 256)`` → states ``(B, N, C)``, condition ``(B, S)``, log durations
+        ``(B, N)``,
         energies ``(B, N)``."""
         condition = self.speaker(embedding * embedding.shape[-1] ** 0.5)
         x = self.phone(phones) + self.stress(stress) + self.word_final(word_final) + self.mark(marks)  # (B, N, C)
@@ -453,7 +458,8 @@ class AcousticModel(nn.Module):
 
 
 def speech_level(mel: Tensor, silent: Tensor | None = None) -> Tensor:
-    """Loudness of log-mel ``(F, 100)``: log of the mean amplitude of the louder half of the frames (that are not ``silent``)."""
+    """Loudness of log-mel ``(F, 100)``: log of the mean amplitude of the louder half of the frames (that are not
+    ``silent``)."""
     amplitude = mel.exp().mean(-1)  # (F,)
     if silent is not None and bool((silent < 0.5).any()):
         amplitude = amplitude[silent < 0.5]

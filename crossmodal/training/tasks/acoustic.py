@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crossmodal.data.spoken_clips import SpokenClip, SpokenClips, prepare
+from crossmodal.data.spoken_clips import SpokenClip, SpokenClips, frame_level, prepare
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.acoustic import (
     AcousticLossConfig,
@@ -212,8 +212,10 @@ class AcousticTask(Task):
     def calibrate(self) -> dict[str, float]:
         """Fit a voice's level of F0 to its embedding, and the range of its melody, on training voices.
 
-        The network learns the level of few voices by heart; a ridge regression over all training voices and pseudo-voices
-        predicts that of new ones better. Its predictions are spread so that voices left out of the fit have the range of
+        The network learns the level of few voices by heart; a ridge regression over all training voices and
+        pseudo-voices
+        predicts that of new ones better. Its predictions are spread so that voices left out of the fit have the
+        range of
         F0 they really have.
 
         Returns:
@@ -231,15 +233,18 @@ class AcousticTask(Task):
             return {"spread": 1.0, "range": 1.0, "voices": float(len(by_voice))}
         voices = np.array([voice for voice, _ in picked])
         embeddings = np.stack([self.clips[i].embedding for _, i in picked]).astype(np.float64)
-        level = np.array([np.log(np.median(self.clips[i].f0[self.clips[i].f0 > 0])) for _, i in picked])
+        level = np.array([self._voice_level(self.clips[i]) for _, i in picked])
         people = np.char.partition(voices, "@")[:, 0]  # a pseudo-copy must not help to predict its original
         folds = rng.permutation(len(np.unique(people)))[np.unique(people, return_inverse=True)[1]] % 5
         guess = np.empty_like(level)
         for fold in range(5):
             weight, offset = ridge(embeddings[folds != fold], level[folds != fold], voices[folds != fold])
             guess[folds == fold] = embeddings[folds == fold] @ weight + offset
-        real = np.char.find(voices, "@") < 0
-        spread = float(np.clip(np.std(level[real]) / max(np.std(guess[real]), 1e-6), 1.0, 1.3))
+        real = [np.flatnonzero(voices == voice) for voice in np.unique(voices) if "@" not in str(voice)]
+        wide_levels = _spread(np.array([level[rows].mean() for rows in real]))
+        spread = float(
+            np.clip(wide_levels / max(_spread(np.array([guess[rows].mean() for rows in real])), 1e-6), 1.0, 1.25)
+        )
         weight, offset = ridge(embeddings, level, voices)
         centre = float(np.mean(embeddings @ weight + offset))
         model.f0_weight.copy_(torch.tensor(weight * spread))
@@ -248,12 +253,19 @@ class AcousticTask(Task):
             clip = self.clips[i]
             f0 = model.infer(clip.tokens, torch.tensor(clip.embedding, device=model.mel_mean.device)).f0.cpu().numpy()
             if (f0 > 0).sum() > 40 and not clip.pseudo:
-                narrow.append(_melody(f0))
-                wide.append(_melody(clip.f0))
+                narrow.append(_spread(np.log(f0[f0 > 0])))
+                wide.append(_spread(np.log(clip.f0[clip.f0 > 0])))
         melody = float(np.clip(np.median(wide) / max(np.median(narrow), 1e-6), 1.0, 1.5)) if narrow else 1.0
         model.f0_range.fill_(melody)
         model.f0_level.fill_(centre * (1.0 - spread) + offset * spread)
         return {"spread": spread, "range": melody, "voices": float(len(np.unique(voices)))}
+
+    def _voice_level(self, clip: SpokenClip) -> float:
+        """Median log F0 of the loud voiced frames: in quiet ones pitch detectors hear the hum of the mains."""
+        level = frame_level(self.clips.mel(clip))
+        loud = level > np.sort(level)[-max(1, len(level) // 3) :].mean() - 1.5
+        chosen = clip.f0[loud & (clip.f0 > 0)]
+        return float(np.log(np.median(chosen if len(chosen) > 10 else clip.f0[clip.f0 > 0])))
 
     @torch.no_grad()
     def write_predictions(self, folder: str | Path, *, limit: int = 0) -> int:
@@ -277,7 +289,8 @@ class AcousticTask(Task):
             device = model.mel_mean.device
             batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             predicted = model(
-                batch["phones"], batch["stress"], batch["word_final"], batch["marks"], batch["token_mask"], batch["embedding"],
+                batch["phones"], batch["stress"], batch["word_final"], batch["marks"], batch["token_mask"],
+                batch["embedding"],
                 batch["token"], batch["position"], batch["frame_mask"], batch["f0"], batch["energy"],
             )  # fmt: skip
             restored = model.restore_mel(predicted.mel)[0].T.cpu().numpy() - self.clips.gain(clip)
@@ -310,7 +323,8 @@ class AcousticTask(Task):
 def ridge(
     embeddings: np.ndarray, values: np.ndarray, voices: np.ndarray, strength: float = 4e-4
 ) -> tuple[np.ndarray, float]:
-    """Ridge regression of ``values (N,)`` on ``embeddings (N, D)``, a voice of many clips counting little more than one of
+    """Ridge regression of ``values (N,)`` on ``embeddings (N, D)``, a voice of many clips counting little more than
+    one of
     few → weight ``(D,)`` and offset."""
     _, inverse, counts = np.unique(voices, return_inverse=True, return_counts=True)
     share = counts[inverse] ** -0.7
@@ -323,9 +337,9 @@ def ridge(
     return weight, centre - float(mean @ weight)
 
 
-def _melody(f0: np.ndarray) -> float:
-    """Half the distance of the 10 % and 90 % quantiles of log F0 (robust against octave errors)."""
-    low, high = np.quantile(np.log(f0[f0 > 0]), [0.1, 0.9])
+def _spread(values: np.ndarray) -> float:
+    """Half the distance of the 10 % and 90 % quantiles (robust against octave errors and hum)."""
+    low, high = np.quantile(values, [0.1, 0.9])
     return float(high - low) / 2
 
 
