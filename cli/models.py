@@ -47,12 +47,16 @@ def register(app: typer.Typer) -> None:
             from rich.table import Table
 
             table = Table(title=f"{bundle.info.name} {bundle.info.version} in {bundle.folder}")
-            for column in ("role", "network", "what it does", "reads", "writes", "parameters", "weights"):
-                table.add_column(column, justify="right" if column in ("parameters", "weights") else "left")
+            for column in ("role", "what it does", "params", "weights"):
+                table.add_column(column, justify="right" if column in ("params", "weights") else "left", no_wrap=True)
             for role, m in bundle.info.modules.items():
-                size = f"{bundle.info.files[m.weights].bytes / 1e6:.1f} MB" if m.weights else f"in {m.package}"
-                table.add_row(role, m.kind, ROLES[role], m.input_space, m.output_space, f"{m.parameters:,}", size)
+                size = f"{bundle.info.files[m.weights].bytes / 1e6:.1f} MB" if m.weights else "package"
+                table.add_row(role, ROLES[role], f"{m.parameters / 1e6:.2f} M", size)
             Console().print(table)
+            for role, m in bundle.info.modules.items():
+                spaces = " → ".join(filter(None, (m.input_space, m.output_space)))
+                where = f"weights in the package {m.package}" if m.package else m.weights
+                typer.echo(f"{role}: {m.kind}{f', {spaces}' if spaces else ''}, {where}")
 
     @group.command()
     def verify(source: Source = "starter", json: Json = False) -> None:

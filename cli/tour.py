@@ -24,6 +24,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:860px;margin:2rem auto;padding
   background:#fafafa}
 section{background:#fff;border:1px solid #e3e3e8;border-radius:10px;padding:1rem 1.25rem;margin:1.25rem 0}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin:.1rem 0 .6rem}
+.step>div{max-width:360px}
 .step{display:flex;gap:1.25rem;align-items:center;flex-wrap:wrap}.arrow{font-size:1.8rem;color:#888}
 img{max-width:100%;border-radius:6px}audio{width:340px;max-width:100%}
 code{background:#f0f0f4;border-radius:4px;padding:.1rem .35rem}.note{color:#666;font-size:.9rem}

@@ -41,7 +41,7 @@ ROLES: dict[str, str] = {
     "voice-encoder": "spectrogram → face feature",
     "face-features": "photo → face feature",
     "face-decoder": "face feature → face image",
-    "face-encoder": "photo or face feature → speaker embedding",
+    "face-encoder": "face → speaker embedding",
     "acoustic": "text + speaker embedding → log-mel",
     "vocoder": "log-mel → waveform",
 }
