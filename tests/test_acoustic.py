@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -11,14 +10,12 @@ import pytest
 import torch
 
 from crossmodal.audio import log_mel
-from crossmodal.data import alignment, pseudo_speakers, speech_features, starter_split
+from crossmodal.data import alignment, pseudo_speakers, spoken_clips, starter_split
 from crossmodal.data.spoken_clips import SpokenClips
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses import acoustic as losses
 from crossmodal.models.acoustic import AcousticConfig, AcousticModel, comb_table, frame_layout, speech_level
 from crossmodal.text import encode
-
-WORDS = ("see", "no", "one")
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +26,9 @@ def model() -> AcousticModel:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Features of generated voices, and alignments that cut each evenly into the phones of three words."""
+    """Features and alignments of generated voices."""
     folder = tmp_path_factory.mktemp("speech")
-    speech_features.generate(folder / "features", people=4, takes=2)
-    features = speech_features.SpeechFeatures(folder / "features")
-    with open(folder / "features" / "embeddings.f32", "wb") as file:  # as the encoder would have written
-        rng = np.random.default_rng(0)
-        for _ in features:
-            value = np.abs(rng.standard_normal(256))
-            file.write((value / np.linalg.norm(value)).astype("<f4").tobytes())
-    spoken = [("", ("SIL",)), *((w, tuple(p)) for w, p in zip(WORDS, (("S", "IY"), ("N", "OW"), ("W", "AH", "N"))))]
-    with open(folder / "alignments.jsonl", "w") as file:
-        for clip in features:
-            each = int(clip.seconds * 100) // 8
-            words = [{"word": w, "phones": p, "durations": [each] * len(p)} for w, p in spoken]
-            file.write(json.dumps({"key": clip.id, "words": words, "source": "text", "score": -1.0}) + "\n")
+    spoken_clips.generate(folder)
     return folder / "features", folder / "alignments.jsonl"
 
 

@@ -192,6 +192,26 @@ def prepare(data: Path, features: Path, pseudo: Path | None, alignments: Sequenc
         pseudo_speakers.main([str(features), str(pseudo)])
 
 
+def generate(folder: str | Path, seed: int = 0) -> None:
+    """``features`` and ``alignments.jsonl`` of generated voices, for debug recipes; two speakers are held out.
+
+    The alignments cut each utterance evenly into a pause and the phones of three words.
+    """
+    import json
+
+    from crossmodal.data import speech_features
+
+    folder = Path(folder)
+    speech_features.generate(folder / "features", seed)
+    features = speech_features.prepare_features([], folder / "features")  # adds the speaker embeddings
+    spoken = (("", ("SIL",)), ("see", ("S", "IY")), ("no", ("N", "OW")), ("one", ("W", "AH", "N")))
+    with open(folder / "alignments.jsonl", "w", encoding="utf-8") as file:
+        for clip in features:
+            each = int(clip.seconds * 100) // 8
+            words = [{"word": w, "phones": p, "durations": [each] * len(p)} for w, p in spoken]
+            file.write(json.dumps({"key": clip.id, "words": words, "source": "text", "score": -1.0}) + "\n")
+
+
 _Row = tuple[int, int, bool, int]
 
 

@@ -1,7 +1,7 @@
 """How good the voices are: intelligibility, likeness to the target, pitch, faces' voices, speed, robustness.
 
 Everything is measured on sentences and speakers that no part of the starter was trained on
-(:mod:`crossmodal.data.starter_split`, :func:`crossmodal.evaluation.faces.held_out_people`), with n, a reference figure
+(:mod:`crossmodal.data.starter_split`, :data:`crossmodal.evaluation.faces.HELD_OUT`), with n, a reference figure
 and a 95 % bootstrap interval. The recogniser (pocketsphinx) has no part in training; the speaker encoder, which judges
 likeness, is also what the voices are driven by: read its cosines beside those of natural speech.
 """
@@ -106,9 +106,17 @@ def clicks(waveform: np.ndarray, ratio: float = 14.0) -> int:
 
 
 def median_f0(waveform: np.ndarray) -> float:
-    """Median F0 of the voiced frames in Hz; NaN without any."""
+    """Median F0 in Hz of the loud voiced frames of ``waveform (T,)``; NaN without any.
+
+    In quiet frames pitch detectors hear the hum of the mains.
+    """
     f0 = audio.pitch(waveform)
-    return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else float("nan")
+    level = (
+        audio.log_mel(torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))).exp().mean(0).log().numpy()
+    )
+    loud = level > np.sort(level)[-max(1, len(level) // 3) :].mean() - 1.5
+    voiced = f0[(f0 > 0) & loud]
+    return float(np.median(voiced)) if len(voiced) else float("nan")
 
 
 class SpeechEvaluation:
@@ -155,19 +163,15 @@ class SpeechEvaluation:
         male = np.array([v.gender == "male" for v in self.seen])
         self.probe: Axis = gender_axis(np.stack([v.embedding for v in self.seen]), male)
         log_f0 = np.log([v.f0 for v in self.seen])
-        self.f0_border = float(np.exp((log_f0[male].mean() + log_f0[~male].mean()) / 2))
+        self.f0_border = float(np.exp((np.nanmedian(log_f0[male]) + np.nanmedian(log_f0[~male])) / 2))
 
     def _voice(self, key: tuple[str, str, str], clips: list[int]) -> Voice:
         features = self.features
         mean = np.mean([features.embedding(i) for i in clips], axis=0)
-        f0 = np.concatenate([features.pitch(i) for i in clips])
+        f0 = [median_f0(features.waveform(i, 0, 8 * AUDIO.sample_rate)) for i in clips[:4]]
         gender = features[clips[0]].attributes.get("gender", "")
         return Voice(
-            key[2],
-            gender,
-            mean / np.linalg.norm(mean),
-            float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0,
-            tuple(clips),
+            key[2], gender, mean / np.linalg.norm(mean), float(np.nanmedian([0.0, *f0][len(f0) > 0 :])), tuple(clips)
         )
 
     def _held_out_sentences(self) -> list[tuple[str, dict[str, int]]]:
@@ -298,9 +302,7 @@ class SpeechEvaluation:
         more = {"reference": chance, "reference_name": "always the commoner gender"}
         self._add("gender by probe, unseen speakers", ((self.probe.score(spoken) > 0) == male).astype(float), **more)
         self._add("gender by F0, unseen speakers", ((f0 < self.f0_border) == male).astype(float), **more)
-        real = ((target_f0 < self.f0_border) == male).mean()
         self._add("gender by F0, their natural speech", ((target_f0 < self.f0_border) == male).astype(float), **more)
-        del real
         known = np.isfinite(f0) & (target_f0 > 0)
         pairs = np.stack([target_f0, f0], axis=1)[known]
         self._add("F0 against target, correlation", pairs, statistic=_correlation)
@@ -380,8 +382,6 @@ class SpeechEvaluation:
         self, neutral: np.ndarray, male: np.ndarray, waves: list[np.ndarray], f0: np.ndarray
     ) -> None:
         """Goto et al.'s measures: face-driven against speech-driven synthesis, pairs by gender and rank of the cue."""
-        from crossmodal.data.pseudo_pairs import Axis as _Axis  # noqa: F401  (same scale as the training pairs)
-
         partner: list[Voice] = []
         for i in range(len(neutral)):
             same = [v for v in self.libri if (v.gender == "male") == male[i]]
