@@ -36,7 +36,7 @@ MAX_WORDS = 28
 
 _PHONE_IDS = {name: i for i, name in enumerate(PHONES)}
 _LEXICON_FILE = "lexicon.txt.xz"
-_FROM_IPA = {
+FROM_IPA = {
     "ɑ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "aʊ": "AW", "aɪ": "AY", "ɛ": "EH", "ɚ": "ER",
     "ɝ": "ER",
     "eɪ": "EY", "ɪ": "IH", "i": "IY", "oʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "b": "B", "t͡ʃ": "CH", "d": "D",
@@ -185,7 +185,7 @@ def _letter_to_sound(word: str) -> str | None:
     out: list[str] = []
     for symbol in symbols:
         stress = "1" if "ˈ" in symbol else "2" if "ˌ" in symbol else "0"
-        phone = _FROM_IPA.get(symbol.strip("ˈˌː"))
+        phone = FROM_IPA.get(symbol.strip("ˈˌː"))
         if phone:
             out.append(phone + stress if phone in VOWELS else phone)
     return _with_stress(out) if any(p[:2] in VOWELS for p in out) else None

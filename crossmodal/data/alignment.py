@@ -163,7 +163,7 @@ def _run(decoder: Any, pcm: bytes) -> None:
     decoder.end_utt()
 
 
-def to_hops(durations: Sequence[int], frames: int, hop_seconds: float = 0.0125) -> np.ndarray:
+def to_hops(durations: Sequence[float], frames: int, hop_seconds: float = 0.0125) -> np.ndarray:
     """Aligner durations (10 ms frames) → durations in mel frames ``(N,)`` whose sum is ``frames``.
 
     Boundaries are rounded, so no error accumulates; each phone keeps at least one mel frame where there are enough.
