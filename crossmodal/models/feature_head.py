@@ -38,7 +38,10 @@ class FeatureHeadConfig:
     temperature: float = 0.8
     """Of :meth:`FeatureHead.sample`: factor on the mixture's deviations."""
     candidates: int = 24
-    """Draws from which :meth:`FeatureHead.sample` picks each face that differs most from the ones before."""
+    """Draws among which :meth:`FeatureHead.sample` looks for a face that differs from the ones before."""
+    spread: float = 0.45
+    """Least distance between two faces of one sample, in feature units: the first draw as far away is taken. (The
+    farthest draw would favour the rarest kinds of faces.)"""
 
     def __post_init__(self) -> None:
         if min(self.input_size, self.output_size, self.cues, self.components, self.candidates) < 1:
@@ -153,7 +156,8 @@ class FeatureHead(nn.Module):
     def sample(self, embedding: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` plausible, different faces for each voice: ``(B, E)`` → ``(B, n, D)``; the first is the mode.
 
-        Each further one is, of ``config.candidates`` draws from the mixture, the one farthest from all before it.
+        Each further one is the first draw from the mixture that lies ``config.spread`` from all before it, so that
+        kinds of faces come about as often as among people; of ``config.candidates`` draws the farthest if none does.
 
         Raises:
             ConfigError: ``n`` is less than 1.
@@ -172,7 +176,9 @@ class FeatureHead(nn.Module):
             z = means.gather(1, index) + self.config.temperature * scales.gather(1, index) * noise
             candidates = self.colour(z)  # (B, C, D)
             distance = torch.cdist(candidates, torch.stack(chosen, dim=1)).amin(-1)  # (B, C)
-            best = distance.argmax(-1)[:, None, None].expand(-1, 1, size)
+            enough = (distance >= self.config.spread).to(distance)
+            first = torch.where(enough.any(-1), enough.argmax(-1), distance.argmax(-1))  # argmax: the first of equals
+            best = first[:, None, None].expand(-1, 1, size)
             chosen.append(candidates.gather(1, best)[:, 0])
         return torch.stack(chosen, dim=1)
 
