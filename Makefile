@@ -18,7 +18,7 @@ tour: install
 	$(BIN)/crossmodal tour --out tour
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
