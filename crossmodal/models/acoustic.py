@@ -196,6 +196,8 @@ class AcousticModel(nn.Module):
     kind: ClassVar[str] = "acoustic"
     mel_mean: Tensor
     mel_std: Tensor
+    voice_mean: Tensor
+    voice_gain: Tensor
     f0_weight: Tensor
     f0_level: Tensor
     f0_range: Tensor
@@ -239,7 +241,10 @@ class AcousticModel(nn.Module):
         """What training measures beside the weights: mel statistics, and the calibration of F0."""
         self.register_buffer("mel_mean", torch.full((AUDIO.n_mels,), -5.0))
         self.register_buffer("mel_std", torch.full((AUDIO.n_mels,), 2.0))
-        # Fitted after training (see calibrate_f0): a voice's mean log F0 is f0_level + embedding · f0_weight, and its
+        # Speech of a new voice comes out nearer to the average voice than its embedding: infer exaggerates by that.
+        self.register_buffer("voice_mean", torch.zeros(speaker))
+        self.register_buffer("voice_gain", torch.ones(()))
+        # Fitted after training: a voice's mean log F0 is f0_level + embedding · f0_weight, and its
         # melody is widened by f0_range. A level of 0 leaves both as the network says.
         self.register_buffer("f0_weight", torch.zeros(speaker))
         self.register_buffer("f0_level", torch.zeros(()))
@@ -385,10 +390,11 @@ class AcousticModel(nn.Module):
         def row(values: Sequence[int | bool]) -> Tensor:
             return torch.tensor([[int(v) for v in values]], device=device)
 
+        voice = self._exaggerate(embedding)
         phones = row(tokens.phones)
         mask = torch.ones(1, len(tokens), device=device)
         states, condition, log_duration, energy = self.encode(
-            phones, row(tokens.stress), row(tokens.word_final), row(tokens.punctuation), mask, embedding
+            phones, row(tokens.stress), row(tokens.word_final), row(tokens.punctuation), mask, voice
         )
         noise = self._noise(len(tokens), seed, variation, device)  # (2, N)
         durations = self._durations(log_duration[0] + 0.08 * noise[0], tokens, speed)
@@ -397,7 +403,7 @@ class AcousticModel(nn.Module):
         place = torch.tensor(position, device=device)[None]  # (1, F, 3)
         frame_mask = torch.ones_like(token, dtype=torch.float32)
         frames = self.spread(states, token)
-        log_f0, voicing = self.contour(frames, place, condition, frame_mask, embedding)
+        log_f0, voicing = self.contour(frames, place, condition, frame_mask, voice)
         silent = self.spread((phones == 0).float(), token)  # (1, F)
         voiced = (torch.sigmoid(voicing) > 0.5).float() * (1 - silent)
         log_f0 = self._calibrate(log_f0, voiced, embedding) + 0.05 * noise[1, index] + pitch * math.log(2) / 12
@@ -442,6 +448,13 @@ class AcousticModel(nn.Module):
         edges = frames.cumsum(0).round().long()
         durations = edges.diff(prepend=edges.new_zeros(1)).clamp_min(1)
         return durations
+
+    def _exaggerate(self, embedding: Tensor) -> Tensor:
+        """Embedding ``(1, 256)`` moved away from the mean voice; unit length, no component negative."""
+        if float(self.voice_gain) == 1.0:
+            return embedding
+        away = self.voice_mean + self.voice_gain * (embedding - self.voice_mean)
+        return F.normalize(away.clamp_min(0.0), dim=-1)
 
     def _calibrate(self, log_f0: Tensor, voiced: Tensor, embedding: Tensor) -> Tensor:
         """Move the contour (log F0 ``(1, F)``) to the voice's level and widen it to natural range."""

@@ -58,6 +58,9 @@ class AcousticTaskConfig:
     """Pauses longer than this, in seconds, count as this long when durations are learned."""
     embedding_noise: float = 0.0
     """Deviation of the noise added to the unit-length embedding, so that voices between speakers are heard too."""
+    voice_gain: float = 1.6
+    """How much further from the mean voice the exported model takes an embedding to be. Chosen on the starter's 17
+    validation speakers: top-1 among them .41 at 1, .59 at 1.6 and at 2."""
     calibration_voices: int = 120
     """Training utterances from which the range of the melody is fitted at export."""
     model: AcousticConfig = field(default_factory=AcousticConfig)
@@ -223,6 +226,7 @@ class AcousticTask(Task):
         """
         model = self.model.eval()
         model.f0_level.zero_()
+        model.voice_gain.fill_(1.0)
         rng = np.random.default_rng(0)
         by_voice: dict[str, list[int]] = {}
         for i in rng.permutation(self.clips.of_split("train")):
@@ -245,6 +249,9 @@ class AcousticTask(Task):
         spread = float(
             np.clip(wide_levels / max(_spread(np.array([guess[rows].mean() for rows in real])), 1e-6), 1.0, 1.25)
         )
+        _, first = np.unique(voices, return_index=True)
+        model.voice_mean.copy_(torch.tensor(embeddings[first].mean(0)))
+        model.voice_gain.fill_(self.config.voice_gain)
         weight, offset = ridge(embeddings, level, voices)
         centre = float(np.mean(embeddings @ weight + offset))
         model.f0_weight.copy_(torch.tensor(weight * spread))
