@@ -197,6 +197,7 @@ def _hypotheses(
     further = faces[:, 1:]
     other = _distance(further, centres[0]) < _distance(further, centres[1])  # (V, 3)
     different = prepared.feature(0)
+    real_share = (_distance(different, centres[0]) < _distance(different, centres[1])).mean()
     between = np.linalg.norm(different[:, None] - different[None], axis=-1)[~np.eye(len(different), dtype=bool)]
     return [
         figure(
@@ -206,7 +207,7 @@ def _hypotheses(
         figure("four hypotheses: gender agrees", agree, reference=0.5, reference_name="chance"),
         figure(
             "further hypotheses: nearer to the non-white mean", other.mean(1),
-            reference=float(1 - white.mean()), reference_name="share of the people",
+            reference=float(real_share), reference_name="of the real people",
         ),
     ]  # fmt: skip
 

@@ -35,11 +35,11 @@ class FeatureHeadConfig:
     """Numbers that pass from the voice to the face."""
     components: int = 16
     """Kinds of faces in the mixture."""
-    temperature: float = 0.8
+    temperature: float = 1.0
     """Of :meth:`FeatureHead.sample`: factor on the mixture's deviations."""
     candidates: int = 24
     """Draws among which :meth:`FeatureHead.sample` looks for a face that differs from the ones before."""
-    spread: float = 0.45
+    spread: float = 0.4
     """Least distance between two faces of one sample, in feature units: the first draw as far away is taken. (The
     farthest draw would favour the rarest kinds of faces.)"""
 
