@@ -85,9 +85,9 @@ def register(app: typer.Typer) -> None:
         show_warnings(quiet)
         check_output(out, SOUNDS)
         content = _read_text(text)
-        from crossmodal import text as front_end
+        from crossmodal.text import sentences
 
-        front_end.sentences(content)  # an empty text fails before the models load
+        sentences(content)  # an empty text fails before the models load
         with working("loading the models", quiet=quiet):
             from crossmodal.face2speech import Face2Speech, as_dict
 

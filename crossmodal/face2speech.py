@@ -98,7 +98,7 @@ class Face2Speech(Journey):
         """
         import torch
 
-        from crossmodal import text as front_end
+        from crossmodal.text import encode, sentences
 
         if sum(given is not None for given in (face, voice, embedding)) != 1:
             raise ConfigError("give exactly one of face, voice or embedding", source="speak")
@@ -106,7 +106,7 @@ class Face2Speech(Journey):
             raise ConfigError(f"speed {speed} is out of range", source="speak", remedy="use 0.5 to 2")
         if not -12.0 <= pitch <= 12.0:
             raise ConfigError(f"pitch {pitch} is out of range", source="speak", remedy="use -12 to 12 semitones")
-        encoded = [front_end.encode(sentence) for sentence in front_end.sentences(text)]  # before any network runs
+        encoded = [encode(sentence) for sentence in sentences(text)]  # before any network runs
         if embedding is None:
             embedding = (
                 self.voice_embedding(voice)

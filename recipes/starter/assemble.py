@@ -74,8 +74,8 @@ def _examples(draft: Bundle, scratch: Path, writer: BundleWriter) -> None:
         neutral = torch.full((1, 256), 1 / 16.0)
         seeds = head.sample(neutral, 8, generator=torch.Generator().manual_seed(7))[0]  # (8, D)
         embeddings = encoder(seeds)  # (8, 256)
-        voice_of, face_of = embeddings[0], embeddings[1]
-        feature = head.sample(face_of[None], 4, generator=torch.Generator().manual_seed(3))[0][2:3]  # (1, D)
+        voice_of, face_of = embeddings[1], embeddings[3]
+        feature = head.sample(face_of[None], 4, generator=torch.Generator().manual_seed(0))[0][2:3]  # (1, D)
     s2f.decode(feature, details={"journey": "example"})[0].save(scratch / "face.png")
     f2s.speak(EXAMPLE_TEXT, embedding=voice_of.clone()).save(scratch / "voice.wav")
     writer.add_file(scratch / "face.png", "examples/face.png")

@@ -41,8 +41,8 @@ class FaceEncoderTaskConfig:
     noise: float = 0.0
     """Noise on training features, in standard deviations of each component (face features only)."""
     pull: float = 0.0
-    """Weight of 1 − cosine to the own centroid, beside SGE2E: with few faces, SGE2E alone drives embeddings apart to where
-    no voice is."""
+    """Weight of 1 − cosine to the own centroid, beside SGE2E: with few faces, SGE2E alone drives embeddings apart to
+    where no voice is."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1 or self.noise < 0 or self.pull < 0:
