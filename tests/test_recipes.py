@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -12,8 +13,12 @@ from crossmodal.bundle import Bundle
 from crossmodal.cli.app import app
 from crossmodal.config import save_yaml
 from crossmodal.errors import ConfigError, CrossmodalError, DataError
+from crossmodal.face2speech import Face2Speech
+from crossmodal.speech2face import Speech2Face
 from crossmodal.training.logging import read_log
 from crossmodal.training.recipe import find_recipe, load_recipe, packaged_recipes, parse_settings, train
+from tests.debug_bundle import write_debug_bundle
+from tests.generated import drawn_face, sung_voice
 from tests.toy_task import ToyConfig
 
 SHELF = Path(__file__).resolve().parents[1] / "recipes"
@@ -46,6 +51,17 @@ def fails(error: type[CrossmodalError], *arguments: object) -> str:
     return line
 
 
+def _take_both_journeys(folder: Path) -> None:
+    """What was trained draws a face and speaks, beside debug networks in the other roles."""
+    voice, photo = sung_voice(2.0, 140.0, seed=0), drawn_face(256, seed=0)
+    s2f = Speech2Face.from_pretrained(folder, device="cpu")
+    for route in ("embedding", "spectrogram"):
+        assert np.asarray(s2f(voice, sample_rate=16_000, route=route).image).std() > 0
+    waveform = Face2Speech.from_pretrained(folder, device="cpu")(photo, "Hello.").waveform
+    assert len(waveform) > 1000
+    assert np.isfinite(waveform).all()
+
+
 # -------------------------------------------------------------------------------------------------- the shelf itself
 
 
@@ -63,6 +79,7 @@ def test_debug_recipe_trains_and_its_result_loads(name: str, tmp_path: Path) -> 
         module = bundle.load(role)
         assert not module.training
         assert all(p.isfinite().all() for p in module.parameters())
+    _take_both_journeys(write_debug_bundle(tmp_path / "bundle", trained=bundle))
     again, _ = train(load_recipe(str(SHELF / name), settings, out=tmp_path / "run"), tmp_path / "run")
     assert again.step == 3  # nothing left to do
 
