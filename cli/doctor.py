@@ -78,9 +78,9 @@ def _report() -> tuple[list[dict[str, Any]], bool]:
     except CrossmodalError as error:
         row("starter bundle", "broken", str(error))
     try:
-        from crossmodal.provenance import watermarker
+        from crossmodal.watermark import load_network
 
-        watermarker()
+        load_network()
         row("watermark", "ok", "the watermarker loads")
     except CrossmodalError as error:
         row("watermark", "broken", str(error))
