@@ -7,6 +7,7 @@ photo.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossmodal.config import AudioConfig
-from crossmodal.errors import ConfigError
+from crossmodal.errors import ConfigError, InputWarning
 from crossmodal.journey import Journey
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Face2Speech(Journey):
         """
         import torch
 
-        from crossmodal.text import encode, sentences
+        from crossmodal.text import encode, sentences, unspeakable
 
         if sum(given is not None for given in (face, voice, embedding)) != 1:
             raise ConfigError("give exactly one of face, voice or embedding", source="speak")
@@ -107,6 +108,8 @@ class Face2Speech(Journey):
         if not -12.0 <= pitch <= 12.0:
             raise ConfigError(f"pitch {pitch} is out of range", source="speak", remedy="use -12 to 12 semitones")
         encoded = [encode(sentence) for sentence in sentences(text)]  # before any network runs
+        if left_out := unspeakable(text):
+            warnings.warn(InputWarning(f"text: left out what is not English: {' '.join(left_out[:10])}"), stacklevel=2)
         if embedding is None:
             embedding = (
                 self.voice_embedding(voice)

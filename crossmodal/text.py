@@ -222,6 +222,12 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z']+", normalise(text))
 
 
+def unspeakable(text: str) -> list[str]:
+    """Letters of ``text`` without a reading (other scripts), each once, in order; :func:`sentences` drops them."""
+    letters = dict.fromkeys(letter for letter in text if letter.isalpha() and not letter.isascii())
+    return [letter for letter in letters if not re.search("[a-z]", normalise(letter))]
+
+
 def sentences(text: str, max_words: int = MAX_WORDS) -> list[str]:
     """Normalised sentences of ``text``; one longer than ``max_words`` is cut at commas, else before a conjunction, else
     where it is full.

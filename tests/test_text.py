@@ -126,3 +126,8 @@ def test_long_texts_lose_no_words() -> None:
     written = " ".join(varied_texts(40)[:40])
     whole = text.words(written)
     assert [word for piece in text.sentences(written) for word in text.words(piece)] == whole
+
+
+def test_letters_of_other_scripts_are_reported() -> None:
+    assert text.unspeakable("5 Ω, 你好 你 world") == ["Ω", "你", "好"]
+    assert text.unspeakable("Café straße, £5 and naïve 😀!") == []
