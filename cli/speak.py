@@ -81,7 +81,9 @@ def register(app: typer.Typer) -> None:
         if (face is None) == (voice is None):
             raise typer.BadParameter("give either --face PHOTO or --voice RECORDING", param_hint="--face / --voice")
         if text == "-" and "-" in (face, voice):
-            raise typer.BadParameter("text and voice cannot both come from standard input", param_hint="TEXT")
+            raise typer.BadParameter(
+                f"text and {'face' if face else 'voice'} cannot both come from standard input", param_hint="TEXT"
+            )
         show_warnings(quiet)
         check_output(out, SOUNDS)
         content = _read_text(text)
