@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         if json:
             print_json({"space": "ge2e-256", "items": rows})
         elif out is not None:
-            say(f"wrote {out} ({len(rows)} embeddings)", quiet=quiet)
+            say(f"wrote {out} ({len(rows)} embedding{'s' * (len(rows) > 1)})", quiet=quiet)
         else:
             for row in rows:
                 head = " ".join(f"{v:.3f}" for v in row["embedding"][:6])

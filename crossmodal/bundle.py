@@ -474,7 +474,13 @@ def _from_hub(source: str, *, local_files_only: bool) -> Path:
         folder = snapshot_download(
             repo, revision=revision or None, allow_patterns=patterns, local_files_only=local_files_only
         )
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
+    except LocalEntryNotFoundError as error:
+        raise BundleError(
+            "cannot be had from the hub: it is not in the local cache and the hub was not reached",
+            source=source,
+            remedy="check the name and the network, or give a folder",
+        ) from error
+    except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise BundleError(
             f"cannot be had from the hub ({reason})",

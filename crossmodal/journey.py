@@ -69,9 +69,15 @@ def sniff(source: Any) -> Kind:
     return "face" if np.ndim(source) >= 2 and np.shape(source)[-1] in (3, 4) else "voice"
 
 
+class _StandardInput(io.BytesIO):
+    """What came by standard input, under the name that messages use."""
+
+    name = "standard input"
+
+
 def read_stdin(source: Any) -> Any:
     """``-`` → the bytes of standard input as a file object; anything else unchanged."""
-    return io.BytesIO(sys.stdin.buffer.read()) if isinstance(source, str) and source == "-" else source
+    return _StandardInput(sys.stdin.buffer.read()) if isinstance(source, str) and source == "-" else source
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,13 @@ def test_standard_output_is_the_file(run):
     assert result.stdout_bytes.startswith(b"\x89PNG")
 
 
+def test_standard_input_is_named_in_errors(run):
+    for arguments in (("face", "-"), ("reface", "-")):
+        result = run(*arguments, stdin=b"neither a sound nor a picture")
+        assert result.exit_code == 1
+        assert "error: standard input: " in result.stderr
+
+
 def test_embed_and_match(run):
     result = run("embed", "voice.wav", "face.png", "-o", "e.npz", "--json")
     assert result.exit_code == 0, result.output
@@ -146,6 +153,8 @@ def test_bad_input_is_one_line_and_exit_code_1(run, arguments, message):
         ("face", "voice.wav", "-n", "0"),
         ("face", "voice.wav", "--route", "x"),
         ("nonsense",),
+        ("speak", "-", "--face", "-"),
+        ("match", "-", "-"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(run, arguments):
