@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from typer.testing import CliRunner
 
+from crossmodal.cli.app import app
 from crossmodal.data import sets, splits
 from crossmodal.data.datasets import FeatureDataset, random_crop, ready
 from crossmodal.data.manifest import Manifest
@@ -128,6 +130,12 @@ def test_a_checkpoint_says_whom_it_was_trained_on(prepared: Path, tmp_path: Path
     checkpoint = read(fit(Loudness(), config, tmp_path / "run").checkpoint)
     test = FeatureDataset.open(prepared, ("waveform",), "test").manifest
     splits.require_protocol(checkpoint.state["protocol"], test, source=checkpoint.folder)
+    asked = CliRunner().invoke(app, ["evaluate", "leakage", str(tmp_path / "run"), str(prepared)])
+    assert asked.exit_code == 0, asked.output
+    assert "may be tested on" in asked.output
+    refused = CliRunner().invoke(app, ["evaluate", "leakage", str(tmp_path / "run"), str(prepared), "--part", "train"])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ")
     other = splits.assign(Manifest(test.rows), ratios={"train": 0.5, "test": 0.5}, seed=5)
     with pytest.raises(CheckpointError, match="was trained under protocol"):
         splits.require_protocol(checkpoint.state["protocol"], splits.part(other, "test"))
