@@ -94,8 +94,8 @@ def _bench(measure: Callable[..., None], source: str, device: str, cold: bool, f
             "s",
             process(*command, "speak", TEN_WORDS, "--face", str(photo), "-o", "s.wav", *options),
         )
-    s2f, f2s = Speech2Face(opened, device), Face2Speech(opened, device)
-    f2s._modules = s2f._modules  # one set of networks
+    s2f = Speech2Face(opened, device)
+    f2s = Face2Speech(opened, device).share(s2f)
     waveform, rate = soundfile.read(voice, dtype="float32")
     six = waveform[: 6 * rate] if len(waveform) >= 6 * rate else _repeat(waveform, 6 * rate)
 

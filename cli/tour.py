@@ -75,8 +75,7 @@ def _make(folder: Path, voice: str | None, photo: str | None, text: str, source:
 
         opened = Bundle.open(source)
         s2f = Speech2Face(opened, device)
-        f2s = Face2Speech(opened, device)
-        f2s._modules = s2f._modules  # one set of networks serves both journeys
+        f2s = Face2Speech(opened, device).share(s2f)
     voice_path = Path(voice) if voice else opened.file("examples/voice.wav")
     photo_path = Path(photo) if photo else opened.file("examples/face.png")
     waveform = audio.load(voice_path)

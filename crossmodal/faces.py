@@ -65,8 +65,8 @@ BLUR_SHARPNESS = 0.025
 
 # Where MTCNN's points (eyes, nose tip, mouth corners) lie in dlib's 150×150 chip: the mean over 90 frontal photos,
 # each mapped by its eye corners and nose base onto dlib's own 5-point template with 25 % padding.
-_DLIB_POINTS = np.array([[46.26, 46.48], [102.35, 46.34], [74.16, 75.33], [51.98, 106.80], [96.74, 106.75]])
-_DLIB_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.5])  # eyes move least with expression and pose
+DLIB_POINTS = np.array([[46.26, 46.48], [102.35, 46.34], [74.16, 75.33], [51.98, 106.80], [96.74, 106.75]])
+DLIB_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.5])  # eyes move least with expression and pose
 _DLIB_SIZE = CHIP_SIZES["dlib-128"]
 
 # MTCNN's points relative to its box, and the box's height over its width: means over the same photos.
@@ -294,7 +294,7 @@ def align(image: Image.Image, face: DetectedFace, space: str) -> np.ndarray:
     """
     image = image if image.mode == "RGB" else load_image(image)
     if space == "dlib-128":
-        return _warp(image, *_similarity(face.points, _DLIB_POINTS, _DLIB_WEIGHTS), _DLIB_SIZE)
+        return _warp(image, *similarity_fit(face.points, DLIB_POINTS, DLIB_WEIGHTS), _DLIB_SIZE)
     if space == "facenet-512":
         chip = _facenet_crop(image, face.box)
     elif space == "vggface-4096":
@@ -314,7 +314,7 @@ def align_batch(images: Sequence[Image.Image], faces: Sequence[DetectedFace], sp
     return np.stack(chips) if chips else np.zeros((0, size, size, 3), np.uint8)
 
 
-def _similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def similarity_fit(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rotation and scale ``(2, 2)`` and shift ``(2,)`` that map source points to target points, least squares.
 
     In complex numbers: target ≈ a · source + b, with a the weighted regression coefficient.

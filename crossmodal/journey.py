@@ -126,6 +126,11 @@ class Journey:
         """
         return cls(Bundle.open(source), device)
 
+    def share(self: Self, other: Journey) -> Self:
+        """Use the bundle, the device and the loaded networks of ``other``: nothing is loaded twice. Returns itself."""
+        self.bundle, self.device, self._modules = other.bundle, other.device, other._modules
+        return self
+
     def module(self, role: str) -> Any:
         """The network of ``role`` (see :data:`crossmodal.bundle.ROLES`), loaded on first use."""
         if role not in self._modules:

@@ -168,6 +168,12 @@ def test_join_has_pauses_and_no_steps():
     assert len(join([np.zeros(1, np.float32)], 16_000, pause=0.1)) == 1
 
 
+def test_journeys_share_their_networks(folder):
+    one = Speech2Face.from_pretrained(folder / "bundle", device="cpu")
+    other = Face2Speech.from_pretrained(folder / "bundle", device="cpu").share(one)
+    assert one.module("vocoder") is other.module("vocoder")
+
+
 def test_device_names():
     assert resolve_device("cpu").type == "cpu"
     with pytest.raises(DependencyError, match="unknown device"):

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from crossmodal.bundle import Bundle
 from crossmodal.cli.app import app
-from crossmodal.config import save_yaml
+from crossmodal.config import load_yaml, save_yaml
 from crossmodal.errors import ConfigError, CrossmodalError, DataError
+from crossmodal.evaluation.faces import HELD_OUT
 from crossmodal.face2speech import Face2Speech
 from crossmodal.speech2face import Speech2Face
 from crossmodal.training.logging import read_log
@@ -82,6 +83,11 @@ def test_debug_recipe_trains_and_its_result_loads(name: str, tmp_path: Path) -> 
     _take_both_journeys(write_debug_bundle(tmp_path / "bundle", trained=bundle))
     again, _ = train(load_recipe(str(SHELF / name), settings, out=tmp_path / "run"), tmp_path / "run")
     assert again.step == 3  # nothing left to do
+
+
+@pytest.mark.parametrize(("name", "key"), [("face_decoder", "held_out"), ("feature_head", "held_out_faces")])
+def test_the_starter_holds_out_whom_the_evaluation_measures(name: str, key: str) -> None:
+    assert set(load_yaml(SHELF / "starter" / f"{name}.yaml")["config"][key]) == set(HELD_OUT)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -160,14 +160,14 @@ def prepare_london(
 
 def _chip_places(photos: PhotoFeatures, templates: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Where :data:`CORNERS` lie in the chips that the detector's points cut: ``(5, 2)``, and the weights ``(5,)``."""
-    from crossmodal.faces import _DLIB_POINTS, _DLIB_WEIGHTS, _similarity
+    from crossmodal.faces import DLIB_POINTS, DLIB_WEIGHTS, similarity_fit
 
     found = []
     for row in np.flatnonzero((photos.view == 0) & (photos.copy == 0)):
-        matrix, shift = _similarity(photos.points[row].astype(np.float64), _DLIB_POINTS, _DLIB_WEIGHTS)
+        matrix, shift = similarity_fit(photos.points[row].astype(np.float64), DLIB_POINTS, DLIB_WEIGHTS)
         landmarks = read_template(templates[photos.person[row]])[list(CORNERS)]
         found.append(landmarks @ matrix.T + shift)
-    return np.mean(found, axis=0).astype(np.float32), _DLIB_WEIGHTS.astype(np.float32)
+    return np.mean(found, axis=0).astype(np.float32), DLIB_WEIGHTS.astype(np.float32)
 
 
 def _every(step: int, what: str, say: Callable[[str], None] | None) -> Callable[[int, int], None] | None:

@@ -67,8 +67,8 @@ def _examples(draft: Bundle, scratch: Path, writer: BundleWriter) -> None:
     """One generated face, and one generated voice that suits another generated face."""
     import torch
 
-    s2f, f2s = Speech2Face(draft, "cpu"), Face2Speech(draft, "cpu")
-    f2s._modules = s2f._modules
+    s2f = Speech2Face(draft, "cpu")
+    f2s = Face2Speech(draft, "cpu").share(s2f)
     with torch.inference_mode():
         encoder, head = s2f.module("face-encoder"), s2f.module("feature-head")
         neutral = torch.full((1, 256), 1 / 16.0)
