@@ -34,12 +34,13 @@ def register(app: typer.Typer) -> None:
 
         if only not in ("", "photos", "voices"):
             raise ConfigError(f"'{only}' is not a part", source="--only", remedy="use photos or voices")
-        from crossmodal.evaluation.faces import as_dict, evaluate, table
+        from crossmodal.evaluation.faces import evaluate
+        from crossmodal.evaluation.figures import as_dicts, table
 
         figures = evaluate(
             bundle, data, prepared, only=only, speakers=speakers, progress=lambda text: say(text, quiet=quiet or json)
         )
         if json:
-            print_json({"bundle": bundle, "figures": as_dict(figures)})
+            print_json({"bundle": bundle, "figures": as_dicts(figures)})
         else:
             typer.echo("\n".join(table(figures)))

@@ -35,9 +35,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Measure intelligibility, likeness, pitch, faces' voices, speed and robustness on held-out data."""
         show_warnings(quiet=True)
-        from dataclasses import asdict
-
         from crossmodal.data.speech_features import SpeechFeatures, prepare_features, starter_rows
+        from crossmodal.evaluation.figures import as_dicts
         from crossmodal.evaluation.speech import SpeechEvaluation, SpeechOptions, table
         from crossmodal.face2speech import Face2Speech
         from crossmodal.files import atomic_write
@@ -57,7 +56,7 @@ def register(app: typer.Typer) -> None:
             atomic_write(out / "figures.txt", ("\n".join(table(report)) + "\n").encode())
         if json:
             print_json(
-                {"figures": [asdict(f) for f in report.figures], "failures": report.failures, "tables": report.tables}
+                {"figures": as_dicts(report.figures), "failures": report.failures, "tables": report.tables}
             )
         else:
             typer.echo("\n".join(table(report)))

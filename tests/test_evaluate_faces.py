@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from crossmodal.data import generated_people
 from crossmodal.data.pseudo_pairs import Axis
 from crossmodal.evaluation import faces, voice_faces
+from crossmodal.evaluation.figures import bootstrap, figure
 from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
 
@@ -32,19 +33,19 @@ def test_lab_of_known_colours(rgb: tuple[float, ...], lab: tuple[float, ...]) ->
 
 def test_interval_holds_the_mean_and_shrinks_with_n() -> None:
     rng = np.random.default_rng(0)
-    few, many = (faces.figure("x", rng.normal(5, 1, n)) for n in (20, 2000))
+    few, many = (figure("x", rng.normal(5, 1, n)) for n in (20, 2000))
     assert few.low < few.value < few.high
     assert many.high - many.low < 0.3 * (few.high - few.low)
     assert few.n == 20
     # the classical interval of a mean
     values = rng.normal(0, 2, 400)
-    ours = faces.figure("x", values)
+    ours = figure("x", values)
     half = 1.96 * values.std() / 20
     assert ours.high - ours.value == pytest.approx(half, rel=0.15)
 
 
 def test_figure_line_shows_what_it_is_compared_with() -> None:
-    line = faces.figure("gender", [1.0, 0.0], reference=0.5, reference_name="chance").line()
+    line = figure("gender", [1.0, 0.0], reference=0.5, reference_name="chance").line()
     assert "n=2" in line
     assert "chance 0.500" in line
 

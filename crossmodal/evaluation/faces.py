@@ -8,9 +8,8 @@ landmarks and aligned texture against the person's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,53 +19,12 @@ from crossmodal.data.canonical_faces import INNER
 from crossmodal.data.face_model import regions, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.pseudo_pairs import Axis, gender_axis
+from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.models.face_decoder import FaceDecoder
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
 """The London people that no part of the starter was trained on (``recipes/starter/face_decoder.yaml``)."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure."""
-
-    name: str
-    value: float
-    low: float
-    """Lower end of the 95 % bootstrap interval."""
-    high: float
-    n: int
-    reference: float | None = None
-    """Chance, or the same measure of the mean face."""
-    reference_name: str = ""
-    unit: str = ""
-
-    def line(self) -> str:
-        """For people to read."""
-        text = f"{self.name:<52} {self.value:7.3f} [{self.low:6.3f}, {self.high:6.3f}]  n={self.n:<5}"
-        if self.reference is not None:
-            text += f" {self.reference_name} {self.reference:.3f}"
-        return text + (f" ({self.unit})" if self.unit else "")
-
-
-def figure(
-    name: str,
-    values: Sequence[float] | np.ndarray,
-    *,
-    reference: float | None = None,
-    reference_name: str = "mean face",
-    unit: str = "",
-    statistic: Callable[[np.ndarray], float] | None = None,
-    seed: int = 0,
-) -> Figure:
-    """Mean (or ``statistic``) of one value a person, with its percentile-bootstrap interval over people."""
-    data = np.asarray(values, dtype=np.float64)
-    measure = statistic or (lambda x: float(np.mean(x)))
-    rng = np.random.default_rng(seed)
-    draws = [measure(data[rng.integers(0, len(data), len(data))]) for _ in range(1000)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Figure(name, measure(data), float(low), float(high), len(data), reference, reference_name, unit)
 
 
 # ---------------------------------------------------------------------------------------- colour
@@ -358,13 +316,3 @@ def evaluate(
         figures += measure_voices(head, decoder, encoder, voices, people, probe, describe)
         figures += grid_gender(head, encoder, data, probe)
     return figures
-
-
-def table(figures: Sequence[Figure]) -> list[str]:
-    """Lines for people."""
-    return [f.line() for f in figures]
-
-
-def as_dict(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """For ``--json``."""
-    return [asdict(f) for f in figures]

@@ -23,7 +23,8 @@ from crossmodal.data.pseudo_pairs import Axis, gender_axis
 from crossmodal.data.speech_features import SpeechFeatures, side_of
 from crossmodal.data.starter_split import STUDIO_VOICES
 from crossmodal.errors import DataError, TextError
-from crossmodal.evaluation.faces import HELD_OUT, Figure, figure
+from crossmodal.evaluation.faces import HELD_OUT
+from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.speech_texts import NOT_SPEAKABLE, varied_texts
 from crossmodal.text import sentences, words
 

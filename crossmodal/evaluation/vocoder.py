@@ -32,6 +32,7 @@ from crossmodal.audio import log_mel, mel_filterbank, pitch
 from crossmodal.config import AudioConfig
 from crossmodal.data.speech_features import SpeechFeatures, side_of
 from crossmodal.errors import DataError, DependencyError
+from crossmodal.evaluation.figures import bootstrap
 
 _AUDIO = AudioConfig()
 BASELINES = ("griffin-lim", "griffin-lim-librosa", "griffin-lim-torchaudio")
@@ -66,14 +67,11 @@ class VocoderScores:
         return {"system": self.system, **measures, "real_time_factor": round(self.real_time_factor, 5)}
 
 
-def interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> dict[str, float]:
-    """Mean of the finite ``values`` with its 95 % percentile-bootstrap interval and their number."""
+def interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """Mean of the finite ``values`` with its 95 % bootstrap interval and their number."""
     known = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
-    if not len(known):
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    picks = np.random.default_rng(seed).integers(len(known), size=(draws, len(known)))
-    low, high = np.quantile(known[picks].mean(1), [0.025, 0.975])
-    return {"mean": float(known.mean()), "low": float(low), "high": float(high), "n": len(known)}
+    low, high = bootstrap(known, seed=seed)
+    return {"mean": float(known.mean()) if len(known) else float("nan"), "low": low, "high": high, "n": len(known)}
 
 
 def held_out_clips(

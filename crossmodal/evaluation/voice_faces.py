@@ -17,7 +17,8 @@ from crossmodal.data.prepared_voices import change_voice
 from crossmodal.data.pseudo_pairs import Axis
 from crossmodal.data.starter_split import STUDIO_VOICES, split_of
 from crossmodal.errors import AudioError, DataError
-from crossmodal.evaluation.faces import Figure, decode, describe_drawn, figure
+from crossmodal.evaluation.faces import decode, describe_drawn
+from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.models.face_decoder import FaceDecoder
 from crossmodal.models.feature_head import FeatureHead
 from crossmodal.models.speaker_encoder import SpeakerEncoder
