@@ -9,6 +9,8 @@ own input, made by its ``features``::
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -152,10 +154,16 @@ class ASTVoiceEncoderConfig:
     ``attentive`` statistics over time."""
     output_space: str = "vggface-4096"
     """The face-feature space written; its name ends in the number of components."""
+    tuned_layers: int = -1
+    """What training changes beside the head: -1 the whole transformer (full fine-tuning), 0 nothing (frozen), k its
+    last k layers and the final normalisation."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ConfigError("num_heads must divide hidden_size", source="voice-encoder-ast")
+        if not -1 <= self.tuned_layers <= self.num_layers:
+            problem = f"tuned_layers {self.tuned_layers} is out of range"
+            raise ConfigError(problem, source="voice-encoder-ast", remedy=f"use -1 (all) to {self.num_layers}")
         if self.patch_size > min(self.n_mels, self.max_frames):
             raise ConfigError("patch_size exceeds n_mels or max_frames", source="voice-encoder-ast")
         space_size(self.output_space)
@@ -202,28 +210,46 @@ class ASTVoiceEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, space_size(config.output_space))
         )
+        self._freeze(config.tuned_layers)
+
+    def _freeze(self, tuned_layers: int) -> None:
+        """Take gradients from what ``config.tuned_layers`` leaves as it is."""
+        if tuned_layers < 0:
+            return
+        self.transformer.requires_grad_(False)
+        if tuned_layers:
+            layers: Any = self.transformer.layers
+            for layer in layers[-tuned_layers:]:
+                layer.requires_grad_(True)
+            self.transformer.layernorm.requires_grad_(True)
 
     @classmethod
-    def from_transformer(cls, folder: str | Path, config: ASTVoiceEncoderConfig | None = None) -> ASTVoiceEncoder:
-        """Start from an AST that was saved with ``save_pretrained`` (a local folder; nothing is downloaded).
+    def from_transformer(cls, source: str | Path, config: ASTVoiceEncoderConfig | None = None) -> ASTVoiceEncoder:
+        """Start from an AST that was saved with ``save_pretrained``; its new head to the face feature is untrained.
 
-        The folder's sizes are taken over (mel statistics too, where it holds a ``preprocessor_config.json``); pooling
-        and output space come from ``config``.
+        The model's sizes are taken over (mel statistics too, where there is a ``preprocessor_config.json``); pooling,
+        output space and what is tuned come from ``config``.
+
+        Args:
+            source: a local folder, or a Hugging Face Hub id such as ``MIT/ast-finetuned-audioset-10-10-0.4593``
+                (downloaded once, safetensors only).
+            config: pooling, output space, tuned layers.
 
         Raises:
-            BundleError: the folder is missing, is not an AST, or its weights are damaged.
+            BundleError: there is no such folder or id, it is not an AST, its input is not what ``features`` makes, or
+                its weights are damaged.
         """
         from transformers import ASTConfig, ASTModel
 
-        config, folder = config or ASTVoiceEncoderConfig(), Path(folder)
+        config = config or ASTVoiceEncoderConfig()
         remedy = "give a folder with config.json and model.safetensors of an audio spectrogram transformer"
-        if not folder.is_dir():
-            raise BundleError("is not a folder", source=folder, remedy=remedy)
+        folder = Path(source) if Path(source).is_dir() else _from_hub(str(source), remedy)
         try:
             found = ASTConfig.from_pretrained(folder, local_files_only=True)
-            loaded: Any = ASTModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
+            with _quiet():  # a classifier that is left behind is no news
+                loaded: Any = ASTModel.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+                )
             transformer, info = loaded
         except Exception as error:  # transformers, safetensors and json raise their own
             reason = " ".join(str(error).split())[:200]
@@ -233,7 +259,7 @@ class ASTVoiceEncoder(nn.Module):
             raise BundleError(f"holds no weights for {missing}", source=folder, remedy=remedy)
         encoder = cls(_with_sizes(config, found, folder))
         encoder.transformer.load_state_dict(transformer.state_dict())
-        return encoder
+        return encoder.eval()
 
     def features(self, waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
         """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (``None``: as they are) → AST's normalised
@@ -267,16 +293,55 @@ class ASTVoiceEncoder(nn.Module):
         return self.head(self.pool(patches.transpose(1, 2), heard.expand(len(mels), -1)))
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and reports of ``transformers``."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _from_hub(name: str, remedy: str) -> Path:
+    """The files of an AST on the Hugging Face Hub, from the local cache where they are there.
+
+    Raises:
+        BundleError: ``name`` is neither a folder nor an id that can be had.
+    """
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        raise BundleError("is not a folder", source=name, remedy=f"{remedy}, or a hub id user/model")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "preprocessor_config.json", "model.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        remedy = "check the name and the network, or give a folder"
+        raise BundleError(f"cannot be had from the hub ({reason})", source=name, remedy=remedy) from error
+
+
 def _with_sizes(config: ASTVoiceEncoderConfig, found: ASTConfig, folder: Path) -> ASTVoiceEncoderConfig:
-    """``config`` with the sizes of a saved transformer and the mel statistics beside it."""
+    """``config`` with the sizes of a saved transformer and the mel statistics beside it.
+
+    Raises:
+        BundleError: patches or extractor are of a form that the encoder's ``features`` does not make.
+    """
     import dataclasses
-    import json
 
     if found.time_stride != found.frequency_stride or not isinstance(found.patch_size, int):
         raise BundleError("uses patches or strides that differ between time and frequency", source=folder)
-    statistics: dict[str, Any] = {}
-    if (path := folder / "preprocessor_config.json").is_file():
-        statistics = json.loads(path.read_text(encoding="utf-8"))
+    mean, std = _statistics(folder, found, config)
     return dataclasses.replace(
         config,
         hidden_size=found.hidden_size,
@@ -287,6 +352,30 @@ def _with_sizes(config: ASTVoiceEncoderConfig, found: ASTConfig, folder: Path) -
         stride=found.time_stride,
         n_mels=found.num_mel_bins,
         max_frames=found.max_length,
-        feature_mean=float(statistics.get("mean", config.feature_mean)),
-        feature_std=float(statistics.get("std", config.feature_std)),
+        feature_mean=mean,
+        feature_std=std,
     )
+
+
+def _statistics(folder: Path, found: ASTConfig, config: ASTVoiceEncoderConfig) -> tuple[float, float]:
+    """Mean and deviation of the log-mels as the folder's feature extractor has them; those of ``config`` without it."""
+    import json
+
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return config.feature_mean, config.feature_std
+    try:
+        extractor = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = float(extractor.get("mean", -4.2677393)), float(extractor.get("std", 4.5689974))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError("is no feature extractor's configuration", source=path) from error
+    expected = {"sampling_rate": AUDIO.sample_rate, "num_mel_bins": found.num_mel_bins, "max_length": found.max_length}
+    for name, value in expected.items():
+        if extractor.get(name, value) != value:
+            problem = f"its extractor has {name} {extractor[name]}, {value} is needed"
+            raise BundleError(problem, source=path, remedy="use the extractor that belongs to the model")
+    if not extractor.get("do_normalize", True):
+        return 0.0, 0.5  # divided by twice the deviation
+    if not std > 0:
+        raise BundleError(f"its deviation {std} is not positive", source=path)
+    return mean, std

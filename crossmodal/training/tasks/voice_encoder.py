@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from crossmodal.config import AudioConfig, from_dict, merge, to_dict
 from crossmodal.data.datasets import FeatureDataset
 from crossmodal.data.features import TABLE
-from crossmodal.errors import ConfigError, SpaceMismatchError
+from crossmodal.errors import BundleError, ConfigError, SpaceMismatchError
 from crossmodal.losses.speech2face import FaceLoss, Layer, Speech2FaceLoss
 from crossmodal.models import build, classes
 from crossmodal.models.face_decoder import FaceDecoder
@@ -49,8 +49,9 @@ class VoiceEncoderTaskConfig:
     face_weights: Path | None = None
     """Weights of the face network (``vggface-4096``, ``facenet-512``): makes targets of chips, and VGG-Face's last
     layer is what the distillation compares. Not needed for a feature that was prepared (``dlib-128``)."""
-    ast_weights: Path | None = None
-    """Folder of a pretrained audio spectrogram transformer to start from."""
+    ast_weights: str | None = None
+    """A pretrained audio spectrogram transformer to start from: a folder saved by ``transformers``, a Hugging Face Hub
+    id, or what ``crossmodal models import ast`` wrote. How much of it is trained: ``model.tuned_layers``."""
 
     def __post_init__(self) -> None:
         if self.seconds < 1:
@@ -77,6 +78,29 @@ def _face_network(space: str, weights: Path) -> FaceFeatures:
     return networks[space].from_file(weights)
 
 
+def _pretrained(source: str, config: ASTVoiceEncoderConfig) -> ASTVoiceEncoder:
+    """A transformer with a new head, or a voice encoder out of a bundle with the head it has.
+
+    Raises:
+        SpaceMismatchError: the bundle's encoder writes another face feature.
+        BundleError: nothing there that can be used.
+    """
+    if not (Path(source) / "bundle.yaml").is_file():
+        return ASTVoiceEncoder.from_transformer(source, config)
+    from crossmodal.bundle import Bundle
+
+    found: Any = Bundle.open(source).load("voice-encoder")
+    if not isinstance(found, ASTVoiceEncoder):
+        raise BundleError(f"its voice encoder is a {found.kind}", source=source, remedy="give one of AST's kind")
+    if (found.config.output_space, found.config.pooling) != (config.output_space, config.pooling):
+        problem = f"its head is {found.config.pooling} → {found.config.output_space}"
+        remedy = f"it has to be {config.pooling} → {config.output_space}: set config.model, or import it again"
+        raise SpaceMismatchError(problem, source=source, remedy=remedy)
+    encoder = ASTVoiceEncoder(replace(found.config, tuned_layers=config.tuned_layers))
+    encoder.load_state_dict(found.state_dict())
+    return encoder
+
+
 class VoiceEncoderTask(Task):
     """Train :class:`~crossmodal.models.voice_encoder.ConvVoiceEncoder` or ``ASTVoiceEncoder``."""
 
@@ -89,7 +113,7 @@ class VoiceEncoderTask(Task):
         if config.ast_weights:
             start = config.network()
             assert isinstance(start, ASTVoiceEncoderConfig)
-            network: Any = ASTVoiceEncoder.from_transformer(config.ast_weights, start)
+            network: Any = _pretrained(config.ast_weights, start)
         else:
             network = build(config.kind, config.model, size=config.size)
         assert isinstance(network, ConvVoiceEncoder | ASTVoiceEncoder)
