@@ -91,21 +91,6 @@ class Curve:
             text += f", {self.reference_name or 'reference'} {self.reference:.3f}"
         return f"{text}\n    {points}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: undefined numbers are null."""
-        return {
-            "name": self.name,
-            "x_label": self.x_label,
-            "x": list(self.x),
-            "y_label": self.y_label,
-            "y": [_plain(v) for v in self.y],
-            "low": [_plain(v) for v in self.low],
-            "high": [_plain(v) for v in self.high],
-            "n": self.n,
-            "reference": _plain(self.reference),
-            "reference_name": self.reference_name,
-        }
-
 
 def figure(
     name: str,
