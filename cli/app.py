@@ -13,7 +13,7 @@ from crossmodal.errors import CrossmodalError
 
 # In the order of `crossmodal --help`.
 _GROUPS = ("face", "speak", "reface", "embed", "tour", "detect", "models", "doctor", "bench", "train", "prepare")
-_EVALUATE = ("evaluate_faces", "evaluate_speech", "evaluate_calibration", "evaluate_leakage")
+_EVALUATE = ("evaluate_faces", "evaluate_speech", "evaluate_calibration", "evaluate_leakage", "evaluate_report")
 
 
 class _Group(TyperGroup):

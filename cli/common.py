@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossmodal.errors import InputWarning
+
+if TYPE_CHECKING:
+    from crossmodal.evaluation.report import Report
 
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
 BundleOption = Annotated[
     str, typer.Option("--bundle", help="Models to use: 'starter', a bundle folder, or a Hugging Face Hub id user/repo.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable JSON object.")]
+Page = Annotated[
+    Path | None,
+    typer.Option("--report", help="Also write one self-contained HTML page: table, plots, pictures, players."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -32,6 +40,33 @@ def say(message: str, *, quiet: bool = False) -> None:
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
     typer.echo(json.dumps(content, ensure_ascii=False, default=_plain))
+
+
+def check_page(page: Path | None) -> None:
+    """Refuse a ``--report`` that cannot be written before anything is measured (see :func:`check_output`)."""
+    if page is not None:
+        check_output(str(page), (".html", ".htm"))
+
+
+def deliver(report: Report, *, json: bool, page: Path | None = None, **more: Any) -> None:
+    """Print what was measured, as lines or as JSON, and write its page.
+
+    Args:
+        report: what was measured; its command line is filled in if it has none.
+        json: print one JSON object, with ``more`` in it.
+        page: HTML file.
+    """
+    from crossmodal.evaluation.report import write_report
+
+    report.command = report.command or "crossmodal " + shlex.join(sys.argv[1:])
+    if page is not None:
+        write_report(page, report)
+    if json:
+        print_json({**report.as_dict(), **more})
+    else:
+        typer.echo("\n".join(report.lines()))
+    if page is not None:
+        say(f"wrote {page}", quiet=json)
 
 
 def _plain(value: Any) -> Any:
