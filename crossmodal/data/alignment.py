@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 FRAME_SECONDS = 0.01
 """Length of one frame of the aligner."""
-RECOGNISED_SECONDS = 7.0
+RECOGNISED_SECONDS = 14.0
 """Speech without a transcript is used up to here: recognising is the slow part, and more speakers help more."""
 SILENCE = "SIL"
 """Phone of pauses, breaths and other fillers."""

@@ -27,7 +27,7 @@ from crossmodal.data.speech_features import ClipInfo, SpeechFeatures, prepare_fe
 from crossmodal.data.starter_split import STUDIO_VOICES, split_of
 
 FACTORS = (0.85, 0.92, 1.09, 1.18)
-MAX_SECONDS = 8.0
+MAX_SECONDS = 15.0
 """Clips are cut here, as in :mod:`crossmodal.data.alignment`."""
 
 
@@ -45,7 +45,7 @@ def scale_voice(waveform: np.ndarray, factor: float) -> np.ndarray:
 
 
 def choose(
-    features: SpeechFeatures, *, per_speaker: int = 2, per_studio_voice: int = 240, per_session: int = 2
+    features: SpeechFeatures, *, per_speaker: int = 4, per_studio_voice: int = 240, per_session: int = 4
 ) -> Iterator[tuple[int, ClipInfo, float]]:
     """Which training clips to copy with which factor: ``per_speaker`` copies of a LibriSpeech clip with different
     factors, ``per_studio_voice`` clips of each studio voice and ``per_session`` of each AN4 speaker with one factor

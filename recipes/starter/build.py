@@ -50,7 +50,12 @@ def steps(data: Path, runs: Path) -> Iterator[Step]:
     yield train("face_decoder", runs / "face_decoder")
     yield train("feature_head", runs / "feature_head")
     yield train("acoustic", runs / "acoustic")
+    alignments = [speech / f"align-{name}.jsonl" for name in ("an4", "librispeech", "studio")]
+    told = ("--features", speech / "features", "--alignments", *alignments)
+    teacher = speech / "teacher"
+    yield module("crossmodal.training.teacher_forcing", teacher / ".done", runs / "acoustic" / "export", teacher, *told)
     yield train("vocoder", runs / "vocoder")
+    yield train("acoustic_likeness", runs / "acoustic_likeness")
     pairs = runs / "face_encoder" / "pairs"
     sources = ("--features", speech / "features", "--pseudo", speech / "pseudo")
     yield module("crossmodal.data.pseudo_voices", pairs / ".done", faces / "prepared", pairs, *sources)
@@ -77,9 +82,8 @@ def main() -> None:
         return
     from crossmodal.recipes.starter.assemble import assemble
 
-    parts = [
-        arguments.runs / n / "export" for n in ("face_decoder", "feature_head", "acoustic", "vocoder", "face_encoder")
-    ]
+    names = ("face_decoder", "feature_head", "acoustic_likeness", "vocoder", "face_encoder")
+    parts = [arguments.runs / name / "export" for name in names]
     print(f"wrote {assemble(parts, arguments.out, arguments.card, arguments.data)}")
 
 

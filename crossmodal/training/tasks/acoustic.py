@@ -26,6 +26,7 @@ from crossmodal.losses.acoustic import (
 )
 from crossmodal.models.acoustic import FRAMES_PER_SECOND, AcousticConfig, AcousticModel, frame_layout
 from crossmodal.training.task import Task
+from crossmodal.training.tasks.likeness import Likeness, LikenessConfig
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class AcousticTaskConfig:
     """Training utterances from which the range of the melody is fitted at export."""
     model: AcousticConfig = field(default_factory=AcousticConfig)
     loss: AcousticLossConfig = field(default_factory=AcousticLossConfig)
+    likeness: LikenessConfig | None = None
+    """Also judge what is said by a speaker encoder (a second phase of training)."""
 
     def __post_init__(self) -> None:
         if self.crop_frames < 8 or self.epoch_clips < 1:
@@ -142,6 +145,7 @@ class AcousticTask(Task):
         super().__init__(config)
         self.modules["acoustic"] = AcousticModel(config.model)
         self._clips: SpokenClips | None = None
+        self._likeness: Likeness | None = None
 
     @property
     def model(self) -> AcousticModel:
@@ -209,6 +213,11 @@ class AcousticTask(Task):
             "energy": masked_mean((predicted.energy - batch["energy"]).abs(), tokens),
         }
         total = torch.stack([getattr(weight, name) * value for name, value in terms.items()]).sum()
+        if self.config.likeness is not None and model.training:
+            if self._likeness is None:
+                self._likeness = Likeness.load(self.config.likeness, model)
+            judged = self._likeness(predicted.mel, batch)
+            total, terms = total + judged["likeness"], {**terms, **judged}
         return {"loss": total, **terms}
 
     @torch.no_grad()
