@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossmodal.errors import DataError
-from crossmodal.evaluation.calibration import QUANTILES, calibrate, summary, table
+from crossmodal.evaluation.calibration import QUANTILES, calibrate, curves, figures, summary, table
 
 
 def _people(n: int, seed: int, spread: float) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -32,6 +32,20 @@ def test_against_loops():
     assert result["face-voice"]["different"]["quantiles"][QUANTILES // 2] == pytest.approx(np.median(mixed), abs=1e-4)
     assert "same" not in result["face-voice"]
     assert len(table(result)) == 6
+
+
+def test_figures_and_curves_tell_the_same():
+    voices, faces = _people(5, 0, 0.2), _people(4, 1, 0.2)
+    result, found = calibrate(voices, faces), {f.name: f for f in figures(voices, faces)}
+    same, different = found["face-face, same person: cosine"], found["face-face, different people: cosine"]
+    assert same.value == pytest.approx(result["face-face"]["same"]["mean"], abs=1e-4)
+    assert (same.n, different.n, same.reference) == (4, 12, pytest.approx(different.value))
+    assert different.low <= different.value <= different.high
+    lines = {c.name: c for c in curves(voices, faces)}
+    all_pairs = [float(f[0] @ v[0]) for f in faces for v in voices]
+    line = lines["face-voice, different people"]
+    assert line.y == pytest.approx([np.mean(np.array(all_pairs) <= x) for x in line.x])
+    assert all(low <= y <= high for low, y, high in zip(line.low, line.y, line.high))
 
 
 def test_one_person_is_not_enough():

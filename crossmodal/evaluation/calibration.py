@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 
 from crossmodal.errors import DataError
+from crossmodal.evaluation.figures import Curve, Figure, figure
 from crossmodal.journey import Journey
 
 QUANTILES = 41
+GRID = tuple(np.linspace(0.2, 1.0, 41).round(2).tolist())
+"""Cosines at which the curves are drawn."""
+
+_PEOPLE = {"same": "same person", "different": "different people"}
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+"""For each person two embeddings ``(256,)``."""
 
 
 def summary(cosines: np.ndarray) -> dict[str, Any]:
@@ -30,14 +37,17 @@ def summary(cosines: np.ndarray) -> dict[str, Any]:
     }
 
 
-def calibrate(voices: Sequence[tuple[np.ndarray, np.ndarray]], faces: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Calibration of voice–voice, face–face and face–voice pairs.
+def cosines(voices: Pairs, faces: Pairs) -> dict[str, dict[str, np.ndarray]]:
+    """Cosines by kind of pair (voice-voice, face-face, face-voice) and people (same, different).
 
     Args:
         voices: for each speaker two embeddings ``(256,)`` of different stretches of speech.
         faces: for each person two embeddings ``(256,)`` of different photos.
 
-    No face of these people has a voice here, so a face–voice pair is always of different people and has no ``same``.
+    Returns:
+        ``(N, 1)`` for the same person twice, ``(N, M)`` for different people, a row a person.
+
+    No face of these people has a voice here, so a face-voice pair is always of different people and has no ``same``.
 
     Raises:
         DataError: fewer than two speakers or people.
@@ -46,20 +56,63 @@ def calibrate(voices: Sequence[tuple[np.ndarray, np.ndarray]], faces: Sequence[t
         raise DataError(f"{len(voices)} speakers and {len(faces)} faces: calibration needs two of each at least")
     (v1, v2), (f1, f2) = (np.stack(side) for side in zip(*voices)), (np.stack(side) for side in zip(*faces))
 
-    def pairs(one: np.ndarray, two: np.ndarray) -> dict[str, Any]:
+    def pairs(one: np.ndarray, two: np.ndarray) -> dict[str, np.ndarray]:
         cosine = one @ two.T
         off = ~np.eye(len(one), dtype=bool)
-        return {"same": summary(np.diag(cosine)), "different": summary(cosine[off])}
+        return {"same": np.diag(cosine)[:, None], "different": cosine[off].reshape(len(one), -1)}
 
-    return {
-        "voice-voice": pairs(v1, v2),
-        "face-face": pairs(f1, f2),
-        "face-voice": {"different": summary((f1 @ v1.T).ravel())},
-    }
+    return {"voice-voice": pairs(v1, v2), "face-face": pairs(f1, f2), "face-voice": {"different": f1 @ v1.T}}
 
 
-def measure(journey: Journey, data: Path) -> dict[str, Any]:
-    """Calibrate ``journey``'s bundle on the held-out LibriSpeech speakers and London faces below ``data``.
+def calibrate(voices: Pairs, faces: Pairs) -> dict[str, Any]:
+    """What a bundle stores: :func:`summary` of each of :func:`cosines`."""
+    found = cosines(voices, faces)
+    return {kind: {people: summary(c.ravel()) for people, c in content.items()} for kind, content in found.items()}
+
+
+def figures(voices: Pairs, faces: Pairs, seed: int = 0) -> list[Figure]:
+    """Mean cosine of each kind of pair, intervals over people; the same person's beside different people's."""
+    made = []
+    for kind, content in cosines(voices, faces).items():
+        floor = float(content["different"].mean())
+        for people, cosine in content.items():
+            same = {"reference": floor, "reference_name": "different people"} if people == "same" else {}
+            values, person = _flat(cosine)
+            name = f"{kind}, {_PEOPLE[people]}: cosine"
+            made.append(figure(name, values, clusters=person, seed=seed, **same))
+    return made
+
+
+def curves(voices: Pairs, faces: Pairs, seed: int = 0) -> list[Curve]:
+    """Share of pairs below each cosine of :data:`GRID`, intervals over people."""
+    made = []
+    for kind, content in cosines(voices, faces).items():
+        for people, cosine in content.items():
+            values, person = _flat(cosine)
+            points = [figure("", values <= x, clusters=person, seed=seed) for x in GRID]
+            y, low, high = (tuple(getattr(p, side) for p in points) for side in ("value", "low", "high"))
+            made.append(
+                Curve(
+                    f"{kind}, {_PEOPLE[people]}",
+                    "cosine",
+                    GRID,
+                    "share of pairs at or below",
+                    y,
+                    low,
+                    high,
+                    len(values),
+                )
+            )
+    return made
+
+
+def _flat(cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines ``(N, M)`` → values and whose row each is, both ``(N·M,)``."""
+    return cosine.ravel(), np.repeat(np.arange(len(cosine)), cosine.shape[1])
+
+
+def gather(journey: Journey, data: Path) -> tuple[Pairs, Pairs]:
+    """Embeddings of the held-out LibriSpeech speakers and London faces below ``data``, two of each person.
 
     A speaker's one utterance is cut in two halves; a person's two photos are the neutral and the smiling one.
     """
@@ -89,7 +142,12 @@ def measure(journey: Journey, data: Path) -> dict[str, Any]:
         if all(photo.is_file() for photo in photos):
             first, second = (journey.face_embedding(photo).numpy() for photo in photos)
             faces.append((first, second))
-    return calibrate(voices, faces)
+    return voices, faces
+
+
+def measure(journey: Journey, data: Path) -> dict[str, Any]:
+    """Calibrate ``journey``'s bundle on held-out people (see :func:`gather`)."""
+    return calibrate(*gather(journey, data))
 
 
 def table(calibration: Mapping[str, Any]) -> list[str]:

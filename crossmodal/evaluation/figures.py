@@ -55,7 +55,7 @@ class Figure:
             "n": self.n,
             "chance": _plain(chance),
             "reference": _plain(self.reference),
-            "reference_name": self.reference_name,
+            "reference_name": self.reference_name if self.reference is not None else "",
             "unit": self.unit,
         }
 

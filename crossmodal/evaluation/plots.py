@@ -46,7 +46,7 @@ def curve_plot(curves: Sequence[Curve]) -> str:
     ys = _finite([series for c in curves for series in (c.y, c.low, c.high, c.reference)])
     if not len(xs) or not len(ys):
         return ""
-    x_ticks, y_ticks = _axis(xs), _axis(ys)
+    x_ticks, y_ticks = _axis(xs), _axis(ys, shares=True)
     (x0, x1), (y0, y1) = (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1])
 
     def place(x: Sequence[float], y: Sequence[float]) -> list[str]:
@@ -121,10 +121,10 @@ def _finite(parts: Sequence[object]) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _axis(values: np.ndarray) -> list[float]:
-    """Ticks that enclose ``values``; 0 to 1 for shares."""
+def _axis(values: np.ndarray, *, shares: bool = False) -> list[float]:
+    """Ticks that enclose ``values``; 0 to 1 for what looks like ``shares``."""
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and 0.5 < high <= 1:
+    if shares and low >= 0 and 0.5 < high <= 1:
         low, high = 0.0, 1.0
     if high == low:
         low, high = low - 0.5, high + 0.5

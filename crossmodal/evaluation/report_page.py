@@ -45,13 +45,13 @@ th.n{text-align:right}td.c{font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar{display:block}.axis{stroke:var(--line);stroke-width:2}.ci{fill:var(--c0);opacity:.4}.dot{fill:var(--c0)}
 .bar .chance{stroke:var(--c1);stroke-width:2;stroke-dasharray:3 2}
 .bar .reference{stroke:var(--soft);stroke-width:2;stroke-dasharray:1.5 1.5}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}
-figure{margin:0}.plot{width:100%;height:auto;font:11px system-ui,sans-serif}.plot text{fill:var(--soft)}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:1rem}
+figure{margin:0;max-width:660px}.plot{width:100%;height:auto;font:11px system-ui,sans-serif}.plot text{fill:var(--soft)}
 .plot .label{fill:var(--ink);font-size:12px}.grid{stroke:var(--grid);stroke-width:1}
 .plot .chance{fill:none;stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
 figcaption{font-size:.88rem;color:var(--soft)}.key{display:inline-block;margin-right:1rem}
 .key i{display:inline-block;width:1.1rem;height:.22rem;margin-right:.35rem;vertical-align:middle;border-radius:2px}
-.gallery{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:1rem}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:1rem}
 .gallery img{max-width:100%;border-radius:6px;background:#fff}audio{width:100%;max-width:420px;display:block}
 code,pre{background:var(--grid);border-radius:4px;font-size:.88em}code{padding:.1rem .35rem}
 pre{padding:.7rem .9rem;overflow-x:auto}
@@ -64,7 +64,7 @@ def page(reports: Sequence[Report], *, title: str) -> str:
     colours = "".join(f".k{k}{{background:var(--c{k})}}" for k in range(COLOURS))
     shown = [r for r in reports if r.pictures or r.sounds]
     head = f"<p class='about'>{escape(READING)}</p>" + (f"<p><b>{escape(GENERATED)}</b></p>" if shown else "")
-    body = "".join(_section(r) for r in reports)
+    body = "".join(_section(r, heading=r.title != title) for r in reports)
     # The policy makes the browser itself refuse anything that is not in this file.
     policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
     return (
@@ -76,8 +76,9 @@ def page(reports: Sequence[Report], *, title: str) -> str:
     )
 
 
-def _section(report: Report) -> str:
-    parts = [f"<h2>{escape(report.title)}</h2>", _about(report)]
+def _section(report: Report, *, heading: bool) -> str:
+    parts = [f"<h2>{escape(report.title)}</h2>"] if heading else []
+    parts.append(_about(report))
     parts += [f"<p class='note'>{escape(note)}</p>" for note in report.notes]
     if report.figures:
         parts.append(_figures(report.figures))
@@ -88,13 +89,13 @@ def _section(report: Report) -> str:
     if report.pictures:
         items = "".join(_picture(name, picture) for name, picture in report.pictures.items())
         parts.append(f"<h3>Pictures</h3><div class='gallery'>{items}</div>")
-    for heading, sounds, generated in (
+    for kind, sounds, generated in (
         ("Generated speech", report.sounds, True),
         ("Natural speech", report.recordings, False),
     ):
         if sounds:
             items = "".join(_player(name, sound, generated) for name, sound in sounds.items())
-            parts.append(f"<h3>{heading}</h3><div class='gallery'>{items}</div>")
+            parts.append(f"<h3>{kind}</h3><div class='gallery'>{items}</div>")
     return f"<section>{''.join(parts)}</section>"
 
 
