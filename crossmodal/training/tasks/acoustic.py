@@ -283,39 +283,6 @@ class AcousticTask(Task):
         chosen = clip.f0[loud & (clip.f0 > 0)]
         return float(np.log(np.median(chosen if len(chosen) > 10 else clip.f0[clip.f0 > 0])))
 
-    @torch.no_grad()
-    def write_predictions(self, folder: str | Path, *, limit: int = 0) -> int:
-        """Teacher-forced mels of training clips, at the recording's own loudness, for fine-tuning the vocoder.
-
-        Each is ``folder/<clip id>.npy``, float16 ``(100, F)``, frame by frame beside the recording.
-
-        Args:
-            folder: made if missing.
-            limit: most clips to write; 0 for all.
-
-        Returns:
-            how many were written.
-        """
-        model, written = self.model.eval(), 0
-        chosen = [i for i in self.clips.of_split("train") if not self.clips.entries[i].pseudo]
-        for i in chosen[:: max(1, len(chosen) // limit) if limit else 1]:
-            clip = self.clips[i]
-            mel = self.clips.mel(clip)
-            batch = self.collate([example(clip, mel, self.config, 0, clip.frames)])
-            device = model.mel_mean.device
-            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            predicted = model(
-                batch["phones"], batch["stress"], batch["word_final"], batch["marks"], batch["token_mask"],
-                batch["embedding"],
-                batch["token"], batch["position"], batch["frame_mask"], batch["f0"], batch["energy"],
-            )  # fmt: skip
-            restored = model.restore_mel(predicted.mel)[0].T.cpu().numpy() - self.clips.gain(clip)
-            path = Path(folder) / f"{clip.id}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, restored.astype(np.float16))
-            written += 1
-        return written
-
     def visuals(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """True above predicted log-mel of the first example."""
         from PIL import Image
