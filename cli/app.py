@@ -13,7 +13,14 @@ from crossmodal.errors import CrossmodalError
 
 # In the order of `crossmodal --help`.
 _GROUPS = ("face", "speak", "reface", "embed", "tour", "detect", "models", "doctor", "bench", "train", "prepare")
-_EVALUATE = ("evaluate_faces", "evaluate_speech", "evaluate_calibration", "evaluate_leakage", "evaluate_report")
+_EVALUATE = (
+    "evaluate_faces",
+    "evaluate_speech",
+    "evaluate_calibration",
+    "evaluate_generated_faces",
+    "evaluate_leakage",
+    "evaluate_report",
+)
 
 
 class _Group(TyperGroup):

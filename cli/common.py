@@ -69,6 +69,35 @@ def deliver(report: Report, *, json: bool, page: Path | None = None, **more: Any
         say(f"wrote {page}", quiet=json)
 
 
+def check_folder(out: Path | None) -> None:
+    """Make the ``--out`` folder, or refuse it before anything is measured.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    from crossmodal.errors import OutputError
+
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be made ({error.strerror})", source=out, remedy="name another folder") from error
+
+
+def save_results(report: Report, out: Path | None) -> None:
+    """Write ``figures.json`` and every picture of an evaluation into the folder ``out``, if there is one."""
+    from crossmodal.files import atomic_path, atomic_write
+
+    if out is None:
+        return
+    report.command = report.command or "crossmodal " + shlex.join(sys.argv[1:])
+    for name, picture in report.pictures.items():
+        with atomic_path(out / f"{name}.png") as path:
+            picture.save(path)
+    atomic_write(out / "figures.json", json.dumps(report.as_dict(), ensure_ascii=False, default=_plain).encode())
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 

@@ -244,6 +244,10 @@ class Bundle:
         """What cosines mean in this bundle's embedding (see :mod:`crossmodal.evaluation.calibration`); may be empty."""
         return load_yaml(self.file("calibration.yaml")) if "calibration.yaml" in self.info.files else {}
 
+    def protocol(self) -> dict[str, Any]:
+        """Whom it was trained on (:func:`crossmodal.data.splits.protocol_record`); empty if it does not say."""
+        return load_yaml(self.file("protocol.yaml")) if "protocol.yaml" in self.info.files else {}
+
     def export(self, folder: str | Path) -> Path:
         """Copy the bundle to ``folder`` (which must not exist), verified on the way."""
         target = Path(folder)
@@ -349,6 +353,10 @@ class BundleWriter:
     def calibration(self, values: Mapping[str, Any]) -> None:
         """What cosines mean (see :mod:`crossmodal.evaluation.calibration`)."""
         save_yaml(values, self._scratch / "calibration.yaml")
+
+    def protocol(self, record: Mapping[str, Any]) -> None:
+        """Whom the networks were trained on (:func:`crossmodal.data.splits.protocol_record`)."""
+        save_yaml(record, self._scratch / "protocol.yaml")
 
     def close(self) -> Path:
         """Check the spaces, write ``bundle.yaml`` and move the bundle into place."""

@@ -197,6 +197,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = True) -> tuple[Result, Pa
 def export(recipe: Recipe, task: Task, result: Result, folder: Path) -> Path:
     """Write the trained networks as a bundle that holds these alone, with a card that says where they come from."""
     from crossmodal.bundle import BundleWriter
+    from crossmodal.training.checkpoints import find
 
     notes: list[str] = []
     with BundleWriter(folder, name=f"{recipe.name.replace('/', '-')}-{result.step}") as writer:
@@ -208,6 +209,8 @@ def export(recipe: Recipe, task: Task, result: Result, folder: Path) -> Path:
 
         task.export(folder, add)
         writer.card(_card(recipe, result, notes))
+        if record := find(result.checkpoint).state.get("protocol"):
+            writer.protocol(record)
     return folder
 
 

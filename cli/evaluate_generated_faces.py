@@ -1,0 +1,106 @@
+"""``crossmodal evaluate generated-faces``: generated faces against true ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Page,
+    check_folder,
+    check_page,
+    deliver,
+    save_results,
+    say,
+    show_warnings,
+)  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("generated-faces")
+    def generated_faces(
+        prepared: Annotated[
+            Path | None,
+            typer.Argument(
+                help="Folder of `crossmodal prepare`, with a split; without one, photo → face on the London faces.",
+                show_default=False,
+            ),
+        ] = None,
+        part: Annotated[str, typer.Option(help="Part of the split to test on.")] = "test",
+        run: Annotated[
+            Path | None, typer.Option(help="Run folder that the bundle comes from, to check for leakage.")
+        ] = None,
+        route: Annotated[str, typer.Option(help="embedding, spectrogram, or auto: what the bundle has.")] = "auto",
+        limit: Annotated[int, typer.Option(min=0, help="Most voices; 0 for all.")] = 0,
+        data: Annotated[
+            Path | None, typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/ (photo → face).")
+        ] = None,
+        faces: Annotated[
+            Path, typer.Option(help="Folder of prepared London faces; made there if it is empty (minutes).")
+        ] = Path("runs/starter/faces/prepared"),
+        out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and figures.json.")] = None,
+        bundle: BundleOption = "starter",
+        device: Device = "auto",
+        page: Page = None,
+        json: Json = False,
+    ) -> None:
+        """Measure generated faces: likeness, retrieval, attributes, craniofacial measures, diversity.
+
+        On prepared data the faces of the voices' owners are known, so likeness can be measured. The data of the starter
+        have no true pairs: there a photo takes the voice's place, which shows what the face decoder keeps.
+        """
+        show_warnings(quiet=True)
+        check_page(page)
+        check_folder(out)
+        from crossmodal.errors import ConfigError
+        from crossmodal.evaluation import face_cases, leakage
+        from crossmodal.evaluation.drawing import Drawing
+        from crossmodal.evaluation.generated_faces import measure
+        from crossmodal.evaluation.report import Report, describe
+        from crossmodal.journey import Journey
+
+        if route not in ("auto", "embedding", "spectrogram"):
+            raise ConfigError(f"unknown route '{route}'", source="--route", remedy="use auto, embedding or spectrogram")
+        journey = Journey.from_pretrained(bundle, device=device)
+
+        def progress(text: str) -> None:
+            say(text, quiet=json)
+
+        if prepared is not None:
+            from crossmodal.data import splits
+            from crossmodal.data.manifest import Manifest
+
+            tested = splits.part(Manifest.read(prepared / "manifest.parquet"), part)
+            note = leakage.require(journey.bundle, tested, run)
+            drawing = Drawing(journey, route)  # type: ignore[arg-type]
+            cases = face_cases.from_prepared(drawing, prepared, part, limit=limit, progress=progress)
+            cases.notes.insert(0, note)
+            title = f"Generated faces: {prepared.name}, {part}"
+        else:
+            from crossmodal.data.canonical_faces import Frame
+            from crossmodal.data.prepared_faces import load_or_prepare
+            from crossmodal.evaluation.faces import HELD_OUT
+
+            drawing = Drawing(journey, route)  # type: ignore[arg-type]
+            progress("reading the faces")
+            cases = face_cases.from_london(drawing, load_or_prepare(faces, data, Frame()), HELD_OUT)
+            title = "Generated faces: photo → face, London people held out"
+        found = measure(drawing, cases, progress=progress)
+        report = Report(
+            title,
+            found.figures,
+            pictures=found.pictures,
+            tables=found.tables,
+            notes=found.notes,
+            bundle=describe(journey.bundle),
+            seed=0,
+        )
+        save_results(report, out)
+        deliver(report, json=json, page=page)
