@@ -19,7 +19,7 @@ from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.decoder import Describer, landmark_loss, recognition_loss, texture_loss
 from crossmodal.models.face_decoder import FaceCode, FaceDecoder, FaceDecoderConfig
 from crossmodal.models.face_features import DlibConfig, DlibFaceFeatures
-from crossmodal.models.quantised import pack_basis, unpack_basis
+from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import apply_spline, spline_coefficients, warp, with_anchors
 from crossmodal.training.tasks.face_decoder import FaceDecoderTask, FaceDecoderTaskConfig
 
@@ -112,9 +112,21 @@ def test_basis_survives_compression() -> None:
     basis[..., :6] = 0.0  # outside the support
     packed = pack_basis("b", basis)
     assert sum(t.numel() * t.element_size() for t in packed.values()) < 0.6 * basis.numel()
-    rebuilt = unpack_basis("b", dict(packed), 32)
+    reader = PackedBasis("b", dict(packed), 32, 5)
+    rebuilt = rgba(*reader.planes(torch.eye(5)))
     assert float((rebuilt - basis)[..., 8:].abs().mean()) < 0.002
     assert float(rebuilt[..., :4].abs().max()) == 0.0
+    code = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    combined = torch.einsum("bk,kchw->bchw", code, rebuilt)
+    assert torch.allclose(rgba(*reader.planes(code)), combined, atol=1e-5)
+    assert all(torch.equal(value, packed[name]) for name, value in reader.packed().items())
+
+
+@pytest.mark.parametrize(("size", "components"), [(32, 4), (30, 5)])
+def test_packed_basis_of_another_size_is_refused(size: int, components: int) -> None:
+    packed = pack_basis("b", torch.rand(5, 4, 32, 32))
+    with pytest.raises(RuntimeError, match=r"b\.y: "):
+        PackedBasis("b", packed, size, components)
 
 
 # ------------------------------------------------------------------------------------------ decoder
@@ -168,6 +180,9 @@ def test_export_draws_the_same_face(prepared: PreparedFaces, texture: str) -> No
     feature = 0.2 * torch.randn(2, 128)
     with torch.no_grad():
         assert float((decoder(feature).image - other(feature).image).abs().mean()) < 0.01
+    stored, again = decoder.export_state(), other.export_state()  # what was packed is written as it was read
+    assert stored.keys() == again.keys()
+    assert all(torch.equal(again[name], stored[name]) for name in stored)
 
 
 def test_export_of_another_config_is_refused(prepared: PreparedFaces) -> None:

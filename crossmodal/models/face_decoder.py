@@ -15,12 +15,13 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossmodal.errors import ConfigError
-from crossmodal.models.quantised import pack_basis, unpack_basis
+from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import warp, with_anchors
 
 
@@ -111,7 +112,10 @@ class FaceCode(NamedTuple):
 
 
 class FaceBasis(nn.Module):
-    """Linear shape and texture: ``mean + basis · code``. Filled by :meth:`fill`; empty (grey, no shape) before."""
+    """Linear shape and texture: ``mean + basis · code``. Filled by :meth:`fill`; empty (grey, no shape) before.
+
+    Read from a bundle, the texture's basis stays packed (:meth:`pack`): a fifth of the memory, and quicker.
+    """
 
     mean_points: Tensor
     shape_mean: Tensor
@@ -132,9 +136,11 @@ class FaceBasis(nn.Module):
         self.register_buffer("shape_basis", torch.zeros(config.shape_components, config.landmarks, 2))
         self.register_buffer("outline_basis", torch.zeros(config.hair_components, config.silhouette, 2))
         self.register_buffer("mean_texture", torch.full((4, size, size), 0.5))
-        self.register_buffer("face_basis", torch.zeros(config.face_components, 4, size, size))
-        self.register_buffer("hair_basis", torch.zeros(config.hair_components, 4, size, size))
+        self.register_buffer("face_basis", _untouched_zeros(config.face_components, 4, size, size))
+        self.register_buffer("hair_basis", _untouched_zeros(config.hair_components, 4, size, size))
         self.register_buffer("vignette", torch.ones(1, size, size))
+        self.packed_face: PackedBasis | None = None
+        self.packed_hair: PackedBasis | None = None
 
     def fill(self, **tensors: Tensor) -> None:
         """Set buffers by name; shapes must agree.
@@ -148,6 +154,13 @@ class FaceBasis(nn.Module):
                 raise ConfigError(f"expected {tuple(buffer.shape)}, got {tuple(value.shape)}", source=name)
             buffer.copy_(value)
 
+    def pack(self, face: PackedBasis, hair: PackedBasis) -> None:
+        """Draw from packed bases from now on; ``face_basis`` and ``hair_basis`` are gone."""
+        self.packed_face, self.packed_hair = face, hair
+        for name in ("face_basis", "hair_basis"):
+            if hasattr(self, name):
+                delattr(self, name)
+
     def points(self, shape: Tensor, hair: Tensor) -> Tensor:
         """``(B, S)``, ``(B, H)`` → landmarks ``(B, L, 2)``: the hair moves the silhouette."""
         points = self.shape_mean + torch.einsum("bs,slc->blc", shape, self.shape_basis)  # (B, L, 2)
@@ -156,11 +169,19 @@ class FaceBasis(nn.Module):
 
     def texture(self, face: Tensor, hair: Tensor) -> Tensor:
         """``(B, F)``, ``(B, H)`` → RGBA ``(B, 4, H, W)``, not clamped, colour not multiplied by alpha."""
-        moved = face @ self.face_basis.flatten(1) + hair @ self.hair_basis.flatten(1)
-        moved = moved.view(-1, *self.mean_texture.shape)
+        if self.packed_face is not None and self.packed_hair is not None:
+            moved = rgba(*(a + b for a, b in zip(self.packed_face.planes(face), self.packed_hair.planes(hair))))
+        else:
+            moved = face @ self.face_basis.flatten(1) + hair @ self.hair_basis.flatten(1)
+            moved = moved.view(-1, *self.mean_texture.shape)
         alpha = self.mean_texture[3:] + moved[:, 3:]
         # The basis holds colour times alpha: half of dark hair blended with none is dark, not grey.
         return torch.cat([self.mean_texture[:3] + moved[:, :3] / alpha.clamp(0.35, 1), alpha], dim=1)
+
+
+def _untouched_zeros(*shape: int) -> Tensor:
+    """Zeros whose memory the system only provides once they are written: a packed basis never does."""
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
 
 
 class ConvTexture(nn.Module):
@@ -314,25 +335,32 @@ class FaceDecoder(nn.Module):
 
     def export_state(self) -> dict[str, Tensor]:
         """Compressed weights: the texture basis as 8-bit integers, what lies outside its support left out."""
-        state = {k: v.half() if v.numel() > 1024 else v.clone() for k, v in self.state_dict().items()}
+        stored = self.state_dict()
+        state = {k: v for k, v in stored.items() if not k.startswith(_BASES)}
+        state = {k: v.half() if v.numel() > 1024 else v.clone() for k, v in state.items()}
         state["basis.mean_texture"] = (self.basis.mean_texture.clamp(0, 1) * 255).round().to(torch.uint8)
         state["basis.vignette"] = (self.basis.vignette.clamp(0, 1) * 255).round().to(torch.uint8)
-        for name in ("basis.face_basis", "basis.hair_basis"):
-            del state[name]
-            state.update(pack_basis(name, self.state_dict()[name]))
+        for name, packed in (("face", self.basis.packed_face), ("hair", self.basis.packed_hair)):
+            name = f"basis.{name}_basis"
+            state.update(packed.packed() if packed is not None else pack_basis(name, stored[name]))
         return state
 
     def load_export(self, tensors: dict[str, Tensor]) -> None:
-        """The reverse of :meth:`export_state`.
+        """The reverse of :meth:`export_state`; the basis stays packed.
 
         Raises:
             KeyError, RuntimeError: the tensors do not fit the config.
         """
-        rest = dict(tensors)
-        state: dict[str, Tensor] = {}
-        for name in ("basis.face_basis", "basis.hair_basis"):
-            state[name] = unpack_basis(name, rest, self.config.size)
+        rest, config = dict(tensors), self.config
+        self.basis.pack(
+            PackedBasis("basis.face_basis", rest, config.size, config.face_components),
+            PackedBasis("basis.hair_basis", rest, config.size, config.hair_components),
+        )
+        state = {k: v.float() if v.dtype == torch.float16 else v for k, v in rest.items()}
         for name in ("basis.mean_texture", "basis.vignette"):
-            state[name] = rest.pop(name).float() / 255
-        state.update({k: v.float() if v.dtype == torch.float16 else v for k, v in rest.items()})
+            state[name] = state[name].float() / 255
+        state.update({k: v for k, v in self.state_dict().items() if k.startswith(_BASES)})
         self.load_state_dict(state)
+
+
+_BASES = ("basis.face_basis", "basis.hair_basis", "basis.packed_")

@@ -1,13 +1,13 @@
 """A basis of RGBA pictures in few bytes: luminance at full, colour and alpha at half resolution, 8 bits a value.
 
-Only the pixels where any component differs from zero are kept. Rebuilding 100 components of 384 × 384 takes a fraction
-of a second.
+Only the pixels where any component differs from zero are kept. Everything is linear, so a picture is combined from the
+packed components first and brought to full size and RGB afterwards: the basis itself is never unpacked.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Rec. 601 luma and scaled colour differences.
@@ -25,27 +25,68 @@ def pack_basis(name: str, basis: Tensor) -> dict[str, Tensor]:
     for plane_name, plane in zip(_PLANES, (ycc[:, 0], half[:, 0], half[:, 1], half[:, 2])):
         support = (plane.abs().amax(0) > 0.5 / 255 / 4).flatten()
         values = plane.flatten(1)[:, support]
-        scale = values.abs().amax(1, keepdim=True).clamp_min(1e-9) / 127 if values.numel() else plane.new_ones(1, 1)
+        scale = values.abs().amax(1, keepdim=True).clamp_min(1e-9) / 127 if values.numel() else plane.new_ones(len(plane), 1)
         packed[f"{name}.{plane_name}.values"] = (values / scale).round().to(torch.int8)
         packed[f"{name}.{plane_name}.scale"] = scale.flatten().float()
         packed[f"{name}.{plane_name}.support"] = _pack_bits(support)
     return packed
 
 
-def unpack_basis(name: str, tensors: dict[str, Tensor], size: int) -> Tensor:
-    """Take the tensors of ``name`` out of ``tensors`` and rebuild ``(K, 4, size, size)``."""
-    planes = []
-    for plane_name in _PLANES:
-        key = f"{name}.{plane_name}"
-        values, scale = tensors.pop(f"{key}.values"), tensors.pop(f"{key}.scale")
-        side = size if plane_name == "y" else size // 2
-        support = _unpack_bits(tensors.pop(f"{key}.support"), side * side)
-        plane = torch.zeros(values.shape[0], side * side)
-        plane[:, support] = values.float() * scale.view(-1, 1)
-        planes.append(plane.view(-1, 1, side, side))
-    half = F.interpolate(torch.cat(planes[1:], dim=1), scale_factor=2, mode="bilinear", align_corners=False)
-    ycc = torch.cat([planes[0], half[:, :2]], dim=1)
-    rgb = torch.einsum("ij,kjhw->kihw", torch.linalg.inv(_TO_YCC), ycc)
+class PackedBasis(nn.Module):
+    """Linear combinations of a packed basis.
+
+    Args:
+        name: the tensors' names begin with it.
+        tensors: of :func:`pack_basis`; those of ``name`` are taken out.
+        size: height and width of the pictures.
+        components: of the basis.
+
+    Raises:
+        KeyError: a tensor is missing. RuntimeError: the tensors are of another size.
+    """
+
+    def __init__(self, name: str, tensors: dict[str, Tensor], size: int, components: int) -> None:
+        super().__init__()
+        self.name, self.size = name, size
+        for plane in _PLANES:
+            side = size if plane == "y" else size // 2
+            values, scale = tensors.pop(f"{name}.{plane}.values"), tensors.pop(f"{name}.{plane}.scale")
+            support = _unpack_bits(tensors.pop(f"{name}.{plane}.support"), side * side)
+            if len(values) != components or scale.numel() not in (1, components) or len(support) != side * side:
+                raise RuntimeError(f"{name}.{plane}: {len(values)} components of {len(support)} pixels")
+            if values.shape[1] != int(support.sum()):
+                raise RuntimeError(f"{name}.{plane}: {values.shape[1]} values for {int(support.sum())} pixels")
+            self.register_buffer(f"{plane}_values", values)
+            self.register_buffer(f"{plane}_scale", scale.expand(components).clone())
+            self.register_buffer(f"{plane}_support", support)
+
+    def planes(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Code ``(B, K)`` → luminance ``(B, 1, H, W)``, and colour and alpha ``(B, 3, H/2, W/2)``: see :func:`rgba`."""
+        found = []
+        for plane in _PLANES:
+            values = self.get_buffer(f"{plane}_values").to(code.dtype)  # (K, P)
+            combined = (code * self.get_buffer(f"{plane}_scale")) @ values
+            side = self.size if plane == "y" else self.size // 2
+            where = self.get_buffer(f"{plane}_support").nonzero().T.expand(len(code), -1)
+            full = combined.new_zeros(len(code), side * side).scatter(1, where, combined)
+            found.append(full.view(-1, 1, side, side))
+        return found[0], torch.cat(found[1:], dim=1)
+
+    def packed(self) -> dict[str, Tensor]:
+        """The tensors it was made from."""
+        tensors: dict[str, Tensor] = {}
+        for plane in _PLANES:
+            tensors[f"{self.name}.{plane}.values"] = self.get_buffer(f"{plane}_values")
+            tensors[f"{self.name}.{plane}.scale"] = self.get_buffer(f"{plane}_scale")
+            tensors[f"{self.name}.{plane}.support"] = _pack_bits(self.get_buffer(f"{plane}_support"))
+        return tensors
+
+
+def rgba(luminance: Tensor, half: Tensor) -> Tensor:
+    """Luminance ``(B, 1, H, W)``, and both colour differences and alpha ``(B, 3, H/2, W/2)`` → ``(B, 4, H, W)``."""
+    half = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)
+    ycc = torch.cat([luminance, half[:, :2]], dim=1)
+    rgb = torch.einsum("ij,kjhw->kihw", torch.linalg.inv(_TO_YCC).to(ycc), ycc)
     return torch.cat([rgb, half[:, 2:]], dim=1)
 
 
