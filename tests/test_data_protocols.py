@@ -15,6 +15,7 @@ from crossmodal.data.protocols import (
     identity_sides,
     read_clip,
     read_matching,
+    read_mav_celeb,
     read_verification,
 )
 from crossmodal.errors import DataError
@@ -53,6 +54,48 @@ def test_the_right_candidate_moves(tmp_path: Path) -> None:
     assert all(trial.candidates[trial.answer].person == "id1" for trial in trials)
     assert trials == list(read_matching(path))
     assert all(trial.answer == 0 for trial in read_matching(path, shuffle=None))
+
+
+def test_mav_celeb_lists(tmp_path: Path) -> None:
+    path, labels = tmp_path / "Urdu_test.txt", tmp_path / "labels.txt"
+    path.write_text("ysuvkz41 voices/Urdu/00000.wav faces/Urdu/00000.jpg\ntog3 voices/Urdu/00001.wav faces/x.jpg \n")
+    with pytest.raises(DataError, match="line 1 has no label"):
+        list(read_mav_celeb(path))
+    labels.write_text("tog3 0\nysuvkz41 1\n")
+    first, second = read_mav_celeb(path, labels)
+    assert (first.same, second.same) == (True, False)
+    assert (first.voice.path, first.voice.language, first.voice.person) == ("voices/Urdu/00000.wav", "Urdu", "")
+    labels.write_text("tog3 0\n")
+    with pytest.raises(DataError, match="nor has .* one for 'ysuvkz41'"):
+        list(read_mav_celeb(path, labels))
+    path.write_text(
+        "id0001/English/v/0.wav id0001/Urdu/w/1.jpg\na voices/id0001/English/v/0.wav faces/id0002/Urdu/w/1.jpg 0"
+    )
+    named, labelled = read_mav_celeb(path)
+    assert (named.same, labelled.same, labelled.face.person) == (True, False, "id0002")
+    assert (named.voice.language, named.voice.video, labelled.face.language) == ("English", "v", "Urdu")
+    path.write_text("a id0001/English/v/0.wav id0001/Urdu/w/1.jpg 0\n")
+    with pytest.raises(DataError, match="line 1: the label contradicts"):
+        list(read_mav_celeb(path))
+    path.write_text("a b c d e\n")
+    with pytest.raises(DataError, match="line 1 is not"):
+        list(read_mav_celeb(path))
+
+
+def test_people_from_a_table_of_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "who.csv"
+    path.write_text("ids,name,gender,age\nid0001,Ann B,Female,31\nid0002,Carl D,m,\n")
+    people = People(path)
+    assert (people.attribute("id0001", "gender"), people.attribute("Carl_D", "gender")) == ("female", "male")
+    assert (people.attribute("id0001", "age"), people.attribute("id0002", "age")) == ("31", None)
+    with pytest.raises(DataError, match="is not in who.csv"):
+        people.id_of("id0003")
+    path.write_text("name,gender\nAnn,f\n")
+    with pytest.raises(DataError, match="without an id: name the column one of"):
+        People(path)
+    path.write_text("id,gender\na,f\na,m\n")
+    with pytest.raises(DataError, match="lists a twice"):
+        People(path)
 
 
 @pytest.mark.data

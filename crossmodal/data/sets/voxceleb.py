@@ -15,10 +15,12 @@ from pathlib import Path
 
 from crossmodal.data.manifest import Row
 from crossmodal.data.names import normalise_name
-from crossmodal.data.sets.layout import IMAGES, VIDEO, files, known, read_table, require
+from crossmodal.data.sets.layout import IMAGES, VIDEO, files, known, read_table, read_text, require
+from crossmodal.errors import DataError
 
 LICENCE = "VoxCeleb: metadata CC BY 4.0, media for research under the terms of their owners"
 SOUND = frozenset({".wav", ".flac", ".m4a", ".aac", ".opus", ".ogg"})
+_IDS = ("voxceleb1_id", "voxceleb2_id", "voxceleb_id", "id", "ids", "person")
 _PERSON = re.compile(r"^id\d{5}$")
 _PARTS = {"dev": "dev", "train": "dev", "test": "test"}
 
@@ -44,16 +46,31 @@ def people_table(root: Path, file_name: str) -> dict[str, dict[str, str]]:
     VoxCeleb id → ``name``, ``gender``, ``nationality``, ``vggface2``, ``set`` as far as the table has them."""
     places = [root / file_name, root.parent / file_name, *sorted(root.glob(f"*/{file_name}"))]
     table = next((place for place in places if place.is_file()), None)
-    if table is None:
-        return {}
-    delimiter = "\t" if "\t" in table.read_text(encoding="utf-8-sig").partition("\n")[0] else ","
-    people = {}
+    return {} if table is None else read_people(table)
+
+
+def read_people(table: Path) -> dict[str, dict[str, str]]:
+    """A table of people (tabs or commas, ids in a column named as in VoxCeleb or MAV-Celeb, or ``id``) → id →
+    ``name``, ``gender``, ``nationality``, ``age``, ``vggface2``, ``set`` as far as the table has them.
+
+    Raises:
+        DataError: it cannot be read, has no column of ids, or lists somebody twice.
+    """
+    delimiter = "\t" if "\t" in read_text(table).partition("\n")[0] else ","
+    people: dict[str, dict[str, str]] = {}
     for row in read_table(table, delimiter=delimiter):
-        person = row.get("voxceleb1_id") or row.get("voxceleb2_id") or row.get("voxceleb_id") or ""
+        person = next((row[name] for name in _IDS if row.get(name)), "")
+        if not person:
+            raise DataError(
+                "has a person without an id", source=table, remedy=f"name the column one of {', '.join(_IDS)}"
+            )
+        if person in people:
+            raise DataError(f"lists {person} twice", source=table)
         people[person] = known(
             name=(row.get("name") or row.get("vggface1_id", "")).replace("_", " "),
             gender=row.get("gender"),
             nationality=row.get("nationality"),
+            age=row.get("age"),
             vggface2=row.get("vggface2_id"),
             set=row.get("set"),
         )
