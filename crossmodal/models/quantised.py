@@ -25,7 +25,9 @@ def pack_basis(name: str, basis: Tensor) -> dict[str, Tensor]:
     for plane_name, plane in zip(_PLANES, (ycc[:, 0], half[:, 0], half[:, 1], half[:, 2])):
         support = (plane.abs().amax(0) > 0.5 / 255 / 4).flatten()
         values = plane.flatten(1)[:, support]
-        scale = values.abs().amax(1, keepdim=True).clamp_min(1e-9) / 127 if values.numel() else plane.new_ones(len(plane), 1)
+        scale = plane.new_ones(len(plane), 1)
+        if values.numel():
+            scale = values.abs().amax(1, keepdim=True).clamp_min(1e-9) / 127
         packed[f"{name}.{plane_name}.values"] = (values / scale).round().to(torch.int8)
         packed[f"{name}.{plane_name}.scale"] = scale.flatten().float()
         packed[f"{name}.{plane_name}.support"] = _pack_bits(support)
