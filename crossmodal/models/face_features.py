@@ -272,19 +272,34 @@ class VGGFaceConfig:
     feature_size: int = 4096
     """Units of fc7, the face feature."""
     identities: int = 2622
-    """Outputs of fc8."""
+    """Outputs of fc8; 0 leaves fc8 out, and with it the distillation term of Speech2Face."""
+    pixels: Literal["centred", "unit"] = "centred"
+    """What the first convolution sees: 0–255 less the mean, as published, or [0, 1], as "Face From Voice" (Pietkun
+    2024) uses the same weights. The features differ, so each has a space of its own."""
     output_space: str = "vggface-4096"
     """Name of the embedding space."""
 
     def __post_init__(self) -> None:
-        sizes = [self.hidden_size, self.feature_size, self.identities, *(n for stage in self.stages for n in stage)]
-        if len(self.stages) != 5 or not all(self.stages) or min(sizes) < 1:
+        sizes = [self.hidden_size, self.feature_size, *(n for stage in self.stages for n in stage)]
+        if len(self.stages) != 5 or not all(self.stages) or min(sizes) < 1 or self.identities < 0:
             raise ConfigError("needs five stages, and sizes of at least 1", source="face-vggface")
+        if (self.pixels == "unit") == (self.output_space == "vggface-4096"):
+            remedy = "name it vggface-unit-4096 for [0, 1], vggface-4096 otherwise"
+            problem = f"pixels '{self.pixels}' do not make the space {self.output_space}"
+            raise ConfigError(problem, source="face-vggface.output_space", remedy=remedy)
 
     @classmethod
     def debug(cls) -> VGGFaceConfig:
         """Runs in milliseconds; writes vectors of the same size."""
         return cls(stages=((4,), (4,), (8,), (8,), (8,)), hidden_size=16, identities=10)
+
+
+LAYOUTS: dict[str, str] = {
+    "deepface": "deepface's vgg_face_weights.h5 (convolutions only)",
+    "rcmalli": "keras-vggface's rcmalli_vggface_tf_vgg16.h5 (dense fc6 to fc8)",
+    "state-dict": "a PyTorch state dict (conv1_1 … fc8)",
+}
+"""Files that VGG-Face is read from."""
 
 
 class VGGFaceFeatures(FaceFeatures):
@@ -312,22 +327,29 @@ class VGGFaceFeatures(FaceFeatures):
                 channels = width
         self.fc6 = nn.Linear(channels * (self.chip_size // 32) ** 2, config.hidden_size)
         self.fc7 = nn.Linear(config.hidden_size, config.feature_size)
-        self.fc8 = nn.Linear(config.feature_size, config.identities)
+        if config.identities:
+            self.fc8 = nn.Linear(config.feature_size, config.identities)
         self.register_buffer("mean", torch.tensor(self.MEAN).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_file(
-        cls, path: str | Path, config: VGGFaceConfig | None = None, *, channels: Literal["auto", "rgb", "bgr"] = "auto"
+        cls,
+        path: str | Path,
+        config: VGGFaceConfig | None = None,
+        *,
+        source: Literal["auto", "deepface", "rcmalli", "state-dict"] = "auto",
+        channels: Literal["auto", "rgb", "bgr"] = "auto",
     ) -> VGGFaceFeatures:
         """Weights in eval mode on the CPU, from
 
-        - a PyTorch state dict or safetensors file with the published layer names;
+        - a PyTorch state dict or safetensors file with the published layer names (``vgg_face_dag.pth``);
         - ``vgg_face_weights.h5`` of deepface (all layers are convolutions, fc6 is 7×7);
         - ``rcmalli_vggface_tf_vgg16.h5`` of keras-vggface (fc6 to fc8 are dense).
 
         Args:
             path: the file.
-            config: sizes, if not the published ones.
+            config: sizes, if not the published ones; ``identities`` 0 drops fc8.
+            source: where the file has to come from; ``auto`` tells by its layout.
             channels: colour order the file's first convolution expects; it is turned to RGB on loading. ``auto`` is
                 BGR for keras-vggface's file, which was converted from Caffe, and RGB for the others.
 
@@ -336,21 +358,35 @@ class VGGFaceFeatures(FaceFeatures):
             DependencyError: an ``.h5`` file, and h5py is not installed.
         """
         model = cls(config)
-        if Path(path).suffix.lower() in (".h5", ".hdf5"):
-            state, dense = model._from_keras(path)
-            bgr = dense
-        else:
-            state, bgr = read_state(path), False
+        state, layout = model._read(path)
+        if source not in ("auto", layout):
+            problem = f"is laid out as {LAYOUTS[layout]}, not as {LAYOUTS[source]}"
+            raise BundleError(problem, source=path, remedy=f"say {layout} instead of {source}")
+        bgr = layout == "rcmalli"
         if (channels == "bgr" or (channels == "auto" and bgr)) and "conv1_1.weight" in state:
             state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
         fit_state(model, state, path)
         return model.eval()
 
+    def _read(self, path: str | Path) -> tuple[dict[str, Tensor], str]:
+        """State dict from a file of any of the :data:`LAYOUTS`, and which; without fc8 if this network has none."""
+        if Path(path).suffix.lower() in (".h5", ".hdf5"):
+            state, dense = self._from_keras(path)
+            layout = "rcmalli" if dense else "deepface"
+        else:
+            state, layout = read_state(path), "state-dict"
+        if not self.config.identities:
+            state = {name: value for name, value in state.items() if not name.startswith("fc8.")}
+        return state, layout
+
     def _from_keras(self, path: str | Path) -> tuple[dict[str, Tensor], bool]:
         """State dict from a Keras file, layer by layer, and whether its fully connected layers are dense."""
         layers = read_keras_layers(path)
-        modules = [(name, module) for name, module in self.named_children() if name != "mean"]
-        if len(layers) != len(modules):
+        modules = list(self.named_children())
+        if len(layers) == len(modules) - 1 and self.config.identities:
+            problem, remedy = "has no fc8, the layer over the identities", "import it without: --identities 0"
+            raise BundleError(problem, source=path, remedy=remedy)
+        if len(layers) not in (len(modules), len(modules) + (not self.config.identities)):
             problem = f"holds {len(layers)} layers with weights, VGG-Face has {len(modules)}"
             remedy = "use the file with the fully connected layers (not 'notop')"
             raise BundleError(problem, source=path, remedy=remedy)
@@ -370,7 +406,7 @@ class VGGFaceFeatures(FaceFeatures):
 
     def forward(self, chips: Tensor) -> Tensor:
         """Chips ``(B, 3, 224, 224)`` in [0, 1] → fc7 ``(B, 4096)``, not negative."""
-        x = chips * 255 - self.mean
+        x = chips if self.config.pixels == "unit" else chips * 255 - self.mean
         for stage, widths in enumerate(self.config.stages, start=1):
             for index in range(1, len(widths) + 1):
                 x = F.relu(getattr(self, f"conv{stage}_{index}")(x))
@@ -378,5 +414,12 @@ class VGGFaceFeatures(FaceFeatures):
         return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))  # (B, 4096)
 
     def classify(self, features: Tensor) -> Tensor:
-        """fc7 features ``(B, 4096)`` → fc8 logits over the training identities ``(B, 2622)``."""
+        """fc7 features ``(B, 4096)`` → fc8 logits over the training identities ``(B, 2622)``.
+
+        Raises:
+            ConfigError: the weights were imported without fc8.
+        """
+        if not self.config.identities:
+            remedy = "import VGG-Face from a file with fc8"
+            raise ConfigError("has no fc8 to classify identities with", source="face-vggface", remedy=remedy)
         return self.fc8(features)

@@ -47,8 +47,9 @@ class VoiceEncoderTaskConfig:
     decoder: Path | None = None
     """A bundle whose face decoder's first layer the loss compares; without one it compares the features."""
     face_weights: Path | None = None
-    """Weights of the face network (``vggface-4096``, ``facenet-512``): makes targets of chips, and VGG-Face's last
-    layer is what the distillation compares. Not needed for a feature that was prepared (``dlib-128``)."""
+    """Weights of the face network (``vggface-4096``, ``facenet-512``), a file or what ``crossmodal models import``
+    wrote: makes targets of chips, and VGG-Face's last layer is what the distillation compares. Not needed for a feature
+    that was prepared (``dlib-128``)."""
     ast_weights: str | None = None
     """A pretrained audio spectrogram transformer to start from: a folder saved by ``transformers``, a Hugging Face Hub
     id, or what ``crossmodal models import ast`` wrote. How much of it is trained: ``model.tuned_layers``."""
@@ -71,6 +72,20 @@ class VoiceEncoderTaskConfig:
 
 
 def _face_network(space: str, weights: Path) -> FaceFeatures:
+    """The face network of a bundle part (``crossmodal models import vgg-face``), or of a weight file.
+
+    Raises:
+        SpaceMismatchError: the part's network writes another face feature.
+        ConfigError: no network that is read from a file makes ``space``.
+    """
+    if (weights / "bundle.yaml").is_file():
+        from crossmodal.bundle import Bundle
+
+        found: Any = Bundle.open(weights).load("face-features")
+        if found.config.output_space != space:
+            problem = f"its face network writes {found.config.output_space}, the voice encoder {space}"
+            raise SpaceMismatchError(problem, source=weights, remedy="set config.model.output_space")
+        return found
     networks: dict[str, Any] = {"vggface-4096": VGGFaceFeatures, "facenet-512": FaceNetFeatures}
     if space not in networks:
         remedy = f"face_weights makes {' or '.join(networks)}"
@@ -124,8 +139,10 @@ class VoiceEncoderTask(Task):
         face_layer: Layer | None = None
         if self.input != self.space and config.face_weights:
             faces = _face_network(self.space, config.face_weights)
+            self.input = f"chip-{faces.space}"
             self.frozen["face-features"] = faces
-            face_layer = faces.classify if isinstance(faces, VGGFaceFeatures) else None
+            classifies = isinstance(faces, VGGFaceFeatures) and faces.config.identities
+            face_layer = faces.classify if classifies else None  # type: ignore[assignment]
         self.criterion = Speech2FaceLoss(
             self._decoder_layer(),
             face_layer,
