@@ -71,7 +71,11 @@ class Probe:
 
 
 def train_probe(
-    features: np.ndarray, values: Sequence[str] | np.ndarray, people: Sequence[str] | np.ndarray, name: str
+    features: np.ndarray,
+    values: Sequence[str] | np.ndarray,
+    people: Sequence[str] | np.ndarray,
+    name: str,
+    of: str = "real faces",
 ) -> Probe:
     """Fit a probe, and cross-validate it over people.
 
@@ -80,6 +84,7 @@ def train_probe(
         values: ``(N,)`` the attribute; empty where unknown.
         people: ``(N,)`` whose they are; no person is in two folds.
         name: of the attribute.
+        of: what the features are of.
 
     Raises:
         DataError: fewer than two classes with :data:`FEWEST_PEOPLE` people each, or features that are not finite.
@@ -97,7 +102,7 @@ def train_probe(
     if len(classes) < 2:
         found = ", ".join(f"{v} {n}" for v, n in sorted(counted.items())) or "none is known"
         problem = f"a probe of {name} needs two classes of {FEWEST_PEOPLE} people ({found})"
-        raise DataError(problem, source="real faces", remedy="give more labelled people in the other parts")
+        raise DataError(problem, source=of, remedy="give more labelled people in the other parts")
     use = np.array([v in classes for v in values])
     x, y, who = features[use], values[use].astype(str), people[use]
     if not np.isfinite(x).all():
@@ -107,7 +112,7 @@ def train_probe(
     for train, test in folds.split(x, y, who):
         read[test] = _fit(x[train], y[train]).predict(x[test])
     accuracy = figure(
-        f"probe of {name}: real faces of people left out read right", read == y,
+        f"probe of {name}: {of} of people left out read right", read == y,
         reference=majority(y, who), reference_name="chance", clusters=who, unit=f"{len(np.unique(who))} people",
     )  # fmt: skip
     return Probe(name, tuple(classes), accuracy, _fit(x, y), left_out)

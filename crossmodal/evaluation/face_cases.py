@@ -309,6 +309,23 @@ class _Voices:
         return kept, np.concatenate(found), np.concatenate(heard) if heard else None, len(rows) - len(kept)
 
 
+def heard_elsewhere(drawing: Drawing, folder: Path, rows: Sequence[Row], most: int) -> tuple[list[Row], np.ndarray]:
+    """Speaker embeddings ``(N, 256)`` of some rows of prepared data, and the rows.
+
+    Raises:
+        DataError: none of them can be heard, or the bundle has no speaker encoder.
+    """
+    voices = _Voices(drawing, folder)
+    some = [row for row in rows if voices.has(row)][:most]
+    if not some:
+        raise DataError("no other part has voices", source=folder)
+    kept, _, embeddings, _ = voices.listen(some)
+    if embeddings is None:
+        raise DataError("no speaker embeddings: the bundle has no speaker encoder, or only spectrograms are prepared",
+                        source=folder)  # fmt: skip
+    return kept, embeddings
+
+
 def _store(folder: Path, name: str) -> FeatureStore | None:
     place = folder / "features" / name
     return FeatureStore(place) if place.is_dir() and any(place.glob("*.safetensors")) else None

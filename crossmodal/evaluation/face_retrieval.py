@@ -177,7 +177,6 @@ def top_picture(
     drawn: Image.Image,
     picture: Callable[[int], Image.Image],
     *,
-    source: str = "from the voice",
     first: int = 5,
 ) -> Image.Image:
     """A row of pictures: the true face, the drawn one, and the ``first`` nearest true faces, the right one marked.
@@ -188,7 +187,6 @@ def top_picture(
         gallery: ``(G, D)``.
         drawn: the drawn face.
         picture: gallery row → its photo.
-        source: what it was drawn from, for the caption.
         first: how many are shown.
     """
     from crossmodal.pictures import contact_sheet
@@ -198,6 +196,6 @@ def top_picture(
     shown = order[: min(first, len(order))]
     place = int(np.flatnonzero(order == right)[0]) + 1
     images = [picture(right), drawn, *(picture(int(i)) for i in shown)]
-    captions = [f"true face (place {place} of {len(order)})", f"generated {source}"]
-    captions += [f"{n}. {angles[i]:.0f}°{' ✓' if i == right else ''}" for n, i in enumerate(shown, 1)]
+    captions = [f"true face (place {place} of {len(order)})", "generated"]
+    captions += [f"{n}. {angles[i]:.0f}°{' (right)' if i == right else ''}" for n, i in enumerate(shown, 1)]
     return contact_sheet(images, captions, columns=len(images), tile=180)

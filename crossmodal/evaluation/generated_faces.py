@@ -201,9 +201,8 @@ def _retrieval(result: GeneratedFaces, cases: FaceCases, drawn: dict[str, Drawn]
         for index in chosen:
             title = f"{str(people[index]).replace('/', '-')} from {name}"
             result.pictures[title] = top_picture(
-                faces.feature[index], int(right[index]), gallery, faces.picture(int(index)), cases.gallery.picture,
-                source=f"from {name}",
-            )  # fmt: skip
+                faces.feature[index], int(right[index]), gallery, faces.picture(int(index)), cases.gallery.picture
+            )
 
 
 def _craniofacial(

@@ -1,0 +1,119 @@
+"""``crossmodal evaluate cycle``: face → speech → face and speech → face → speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Page,
+    check_folder,
+    check_page,
+    deliver,
+    save_results,
+    say,
+    show_warnings,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def cycle(
+        prepared: Annotated[
+            Path | None,
+            typer.Argument(
+                help="Folder of `crossmodal prepare`, with a split; without one, the starter's held-out people.",
+                show_default=False,
+            ),
+        ] = None,
+        part: Annotated[str, typer.Option(help="Part of the split to test on.")] = "test",
+        run: Annotated[
+            Path | None, typer.Option(help="Run folder that the bundle comes from, to check for leakage.")
+        ] = None,
+        data: Annotated[
+            Path | None,
+            typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/, librispeech/, an4/, cmu_arctic/."),
+        ] = None,
+        faces: Annotated[
+            Path, typer.Option(help="Folder of prepared London faces; made there if it is empty (minutes).")
+        ] = Path("runs/starter/faces/prepared"),
+        speakers: Annotated[int, typer.Option(min=0, help="Most speakers (of each corpus); 0 for all.")] = 0,
+        out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and figures.json.")] = None,
+        bundle: BundleOption = "starter",
+        device: Device = "auto",
+        page: Page = None,
+        json: Json = False,
+    ) -> None:
+        """Measure what a round trip keeps: a face given a voice given a face, and a voice given a face given a voice.
+
+        Each cosine stands beside that to other people, each top-1 beside chance and beside knowing only the gender.
+        """
+        show_warnings(quiet=True)
+        check_page(page)
+        check_folder(out)
+        from crossmodal.errors import DataError
+        from crossmodal.evaluation import cycle_people, face_cases, leakage
+        from crossmodal.evaluation.cycle import measure
+        from crossmodal.evaluation.drawing import Drawing
+        from crossmodal.evaluation.report import Report, describe
+        from crossmodal.face2speech import Face2Speech
+
+        speaking = Face2Speech.from_pretrained(bundle, device=device)
+
+        def progress(text: str) -> None:
+            say(text, quiet=json)
+
+        if prepared is not None:
+            from crossmodal.data import splits
+            from crossmodal.data.manifest import Manifest
+
+            note = leakage.require(
+                speaking.bundle, splits.part(Manifest.read(prepared / "manifest.parquet"), part), run
+            )
+            drawing = Drawing(speaking)
+            cases = face_cases.from_prepared(drawing, prepared, part, limit=speakers, progress=progress)
+            people = cycle_people.from_prepared(drawing, prepared, cases, part, progress=progress)
+            people.notes.insert(0, note)
+            title = f"Round trips: {prepared.name}, {part}"
+        else:
+            from crossmodal.data.canonical_faces import Frame
+            from crossmodal.data.prepared_faces import load_or_prepare
+            from crossmodal.evaluation.faces import HELD_OUT
+
+            if data is None:
+                remedy = "give it by --data or CROSSMODAL_DATA, or name a folder of `crossmodal prepare`"
+                raise DataError("needs the development data", source="cycle", remedy=remedy)
+            drawing = Drawing(speaking)
+            progress("reading the faces")
+            known = load_or_prepare(faces, data, Frame())
+            people = cycle_people.from_starter(drawing, data, known, HELD_OUT, speakers=speakers, progress=progress)
+            title = "Round trips: people held out of the starter"
+        found = measure(
+            drawing,
+            speaking,
+            people.faces,
+            people.voices,
+            face_probe=people.face_probe,
+            voice_probe=people.voice_probe,
+            progress=progress,
+        )
+        probes = [probe.accuracy for probe in (people.face_probe, people.voice_probe) if probe is not None]
+        report = Report(
+            title,
+            found.figures + probes,
+            pictures=found.pictures,
+            sounds=found.sounds,
+            recordings=found.recordings,
+            notes=people.notes + found.notes,
+            bundle=describe(speaking.bundle),
+            seed=0,
+        )
+        save_results(report, out)
+        deliver(report, json=json, page=page)
