@@ -10,9 +10,50 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossmodal.errors import BundleError, DependencyError
+from crossmodal.errors import BundleError, DependencyError, OutputError
+from crossmodal.files import atomic_path
 
+_RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
+FACENET_URLS = {
+    "vggface2": f"{_RELEASE}/20180402-114759-vggface2.pt",
+    "casia-webface": f"{_RELEASE}/20180408-102900-casia-webface.pt",
+}
+"""Where facenet-pytorch publishes its weights."""
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
+"""Under what checkpoints keep the state dict, beside optimiser and history."""
 _AGAIN = "get the file again, or check that it is the right one"
+
+
+def download(url: str, folder: Path, *, remedy: str, timeout: float = 30.0) -> Path:
+    """Fetch ``url`` into ``folder``, whole or not at all.
+
+    Args:
+        url: its last part names the file.
+        folder: exists.
+        remedy: the command that takes the file instead.
+        timeout: seconds without an answer.
+
+    Raises:
+        BundleError: there is no network, or the transfer broke off.
+    """
+    import shutil
+    import urllib.request
+    from http.client import HTTPException
+
+    target = folder / url.rsplit("/", 1)[1]
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer, atomic_path(target) as temporary:
+            with open(temporary, "wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
+            expected, size = answer.headers.get("Content-Length"), temporary.stat().st_size
+            if expected is not None and size != int(expected):
+                raise HTTPException(f"{size} of {expected} bytes came")
+    except (OSError, HTTPException, OutputError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())[:120]
+        raise BundleError(
+            f"cannot be downloaded ({reason})", source=url, remedy=f"get it where there is a network, then: {remedy}"
+        ) from error
+    return target
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -29,17 +70,27 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_scalars()):
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises classes of its own on foreign data
         reason = " ".join(str(error).split())[:120]
         raise BundleError(
             f"is no weight file that can be read safely ({reason})", source=path, remedy=_AGAIN
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BundleError("holds no state dict", source=path, remedy=_AGAIN)
     return {str(name): value for name, value in state.items()}
+
+
+def _scalars() -> list[Any]:
+    """What a logged NumPy number in a checkpoint needs; holds no code."""
+    import numpy._core.multiarray as multiarray  # `numpy.core` in files written by NumPy 1
+
+    types: list[Any] = [np.dtype, *(type(np.dtype(name)) for name in ("float64", "float32", "int64"))]
+    scalar: Any = multiarray.scalar  # type: ignore[attr-defined]
+    return [*types, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 def fit_state(module: nn.Module, state: dict[str, Tensor], path: str | Path, *, ignore: tuple[str, ...] = ()) -> None:
