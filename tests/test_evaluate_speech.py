@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from crossmodal.evaluation import speech as ev
+from crossmodal.evaluation import speech_measures as ev
 from crossmodal.evaluation.speech_texts import varied_texts
 
 
@@ -42,9 +42,9 @@ def test_clicks_are_heard_and_tones_are_not() -> None:
 def test_correlation_and_slope() -> None:
     x = np.linspace(80, 260, 30)
     pairs = np.stack([x, 0.8 * x + 20], axis=1)
-    assert ev._correlation(pairs) == pytest.approx(1.0)
-    assert ev._slope(pairs) == pytest.approx(0.8)
-    assert math.isnan(ev._correlation(np.ones((5, 2))))
+    assert ev.correlation(pairs) == pytest.approx(1.0)
+    assert ev.slope(pairs) == pytest.approx(0.8)
+    assert math.isnan(ev.correlation(np.ones((5, 2))))
 
 
 def test_varied_texts_are_varied_and_repeatable() -> None:
