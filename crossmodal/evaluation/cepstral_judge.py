@@ -26,6 +26,7 @@ def cepstral_statistics(waveform: np.ndarray) -> np.ndarray:
     """
     import librosa
 
+    waveform = 0.1 * waveform / max(float(np.sqrt(np.mean(np.square(waveform)))), 1e-9)  # librosa has a floor
     mfcc = librosa.feature.mfcc(y=waveform.astype(np.float32), sr=_RATE, n_mfcc=CEPSTRA, n_fft=400, hop_length=160)
     loud = mfcc[:, mfcc[0] >= np.quantile(mfcc[0], 0.4)]  # (24, F)
     return np.concatenate([loud[1:].mean(1), np.log(loud[1:].std(1) + 1e-3)])
