@@ -16,8 +16,10 @@ _GROUPS = ("face", "speak", "reface", "embed", "tour", "detect", "models", "doct
 _EVALUATE = (
     "evaluate_faces",
     "evaluate_speech",
+    "evaluate_vocoder",
     "evaluate_calibration",
     "evaluate_generated_faces",
+    "evaluate_cycle",
     "evaluate_leakage",
     "evaluate_report",
 )
