@@ -20,6 +20,7 @@ _EVALUATE = (
     "evaluate_calibration",
     "evaluate_generated_faces",
     "evaluate_cycle",
+    "evaluate_audit",
     "evaluate_leakage",
     "evaluate_report",
 )

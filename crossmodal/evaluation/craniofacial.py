@@ -160,7 +160,8 @@ def agreement(
         pairs = np.stack([a[:, k], b[:, k]], axis=1)
         value = pearson(pairs)
         low, high = bootstrap(pairs, pearson, seed=seed)
-        chance = float(np.nanmean([pearson(np.stack([pairs[o, 0], pairs[:, 1]], axis=1)) for o in orders]))
+        shuffled = [pearson(np.stack([pairs[order, 0], pairs[:, 1]], axis=1)) for order in orders]
+        chance = float(np.mean(shuffled))  # undefined like the value itself where one side is constant
         unit = f"Pearson r over people, {_p_value(pairs)}"
         figures.append(
             Figure(f"{label}{name}", value, low, high, len(names), PUBLISHED[name], "published", unit, chance)
