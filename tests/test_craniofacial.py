@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
@@ -95,7 +98,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
 
 @pytest.mark.data
-def test_points_lie_where_they_are_named(data_root) -> None:  # noqa: ANN001
+def test_points_lie_where_they_are_named(data_root: Path) -> None:
     """On a real template: left of right, top to bottom, mouth narrower than jaw narrower than cheeks."""
     from crossmodal.data.canonical_faces import read_template
 
@@ -103,7 +106,7 @@ def test_points_lie_where_they_are_named(data_root) -> None:  # noqa: ANN001
     shapes = np.stack([read_template(path) for path in templates])
     p = {name: shapes[:, list(i)].mean(1) for name, i in craniofacial.PSYCHOMORPH.items()}
     down = ["n", "sn", "ls", "sto", "li", "gn"]
-    assert all((p[a][:, 1] < p[b][:, 1]).all() for a, b in zip(down, down[1:]))
+    assert all((p[a][:, 1] < p[b][:, 1]).all() for a, b in pairwise(down))
     for name in ("ex", "en", "al", "sbal", "lsp", "ch", "go", "zy"):
         assert (p[f"{name}_l"][:, 0] < p[f"{name}_r"][:, 0]).all()
     width = {n: p[f"{n}_r"][:, 0] - p[f"{n}_l"][:, 0] for n in ("en", "al", "ch", "ex", "go", "zy")}

@@ -177,9 +177,9 @@ class _Trip:
         self._compare(f"{name}: cosine of the face before and after", before, after, faces.gender)
         table = distances(drawn.feature, faces.features)
         self._angle(f"{name}: angle of the face features before and after", faces.features, drawn.feature)
-        self._found(f"{name}: by face feature, the face comes back as the right one", table, faces.gender)
+        self._found(f"{name}: the face before and after, by face feature", table, faces.gender)
         self._gender(name, "face", faces.gender, faces.features, drawn.feature, "before", "after")
-        self._gender(f"{name}, on the way", "voice", faces.gender, None, heard, "", "in the speech")
+        self._gender(name, "voice", faces.gender, None, heard, "", "on the way")
         self._detected(name, drawn)
         self._show_faces(faces, drawn, waves)
 
@@ -201,7 +201,7 @@ class _Trip:
         self._compare(f"{name}: cosine of the speech and its face", before, seen, voices.gender)
         self._compare(f"{name}: cosine of the speech before and after", before, after, voices.gender, **natural)
         self._gender(name, "voice", voices.gender, before, after, "before", "after")
-        self._gender(f"{name}, on the way", "face", voices.gender, None, drawn.feature, "", "in the drawn face")
+        self._gender(name, "face", voices.gender, None, drawn.feature, "", "on the way")
         f0 = np.array([[median_f0(a), median_f0(b)] for a, b in zip(voices.waveforms, waves)])
         self._pitch(name, f0, voices.gender)
         self._detected(name, drawn)
@@ -245,8 +245,8 @@ class _Trip:
         if rows.any():
             alike = np.array([cosine[i][same[i]].mean() for i in np.flatnonzero(rows)])
             own = np.diag(cosine)[rows] - alike
-            self._add(f"{short}: cosine above that to others of the same gender", own, chance=0.0)
-        self._found(f"{short}: right one of all comes first", -cosine, gender)
+            self._add(f"{short}, cosine above others of the same gender", own, chance=0.0)
+        self._found(short, -cosine, gender)
 
     def _found(self, name: str, table: np.ndarray, gender: np.ndarray) -> None:
         """Top-1 over ``(N, N)`` distances, beside chance and the oracle that knows the gender alone."""
