@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.cli.common import BundleOption, Json, Quiet, print_json, say, show_warnings
+from crossmodal.cli.common import BundleOption, Json, Page, Quiet, check_page, deliver, say, show_warnings
 
 
 def register(app: typer.Typer) -> None:
@@ -25,22 +25,20 @@ def register(app: typer.Typer) -> None:
         only: Annotated[str, typer.Option(help="Only 'photos' or only 'voices'.")] = "",
         speakers: Annotated[int, typer.Option(min=0, help="Most speakers of each corpus; 0 for all held out.")] = 0,
         bundle: BundleOption = "starter",
+        page: Page = None,
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
         """Measure photo → face and voice → face on held-out people: each figure with n, reference and interval."""
         show_warnings(quiet=True)
+        check_page(page)
         from crossmodal.errors import ConfigError
 
         if only not in ("", "photos", "voices"):
             raise ConfigError(f"'{only}' is not a part", source="--only", remedy="use photos or voices")
         from crossmodal.evaluation.faces import evaluate
-        from crossmodal.evaluation.figures import as_dicts, table
 
-        figures = evaluate(
+        report = evaluate(
             bundle, data, prepared, only=only, speakers=speakers, progress=lambda text: say(text, quiet=quiet or json)
         )
-        if json:
-            print_json({"bundle": bundle, "figures": as_dicts(figures)})
-        else:
-            typer.echo("\n".join(table(figures)))
+        deliver(report, json=json, page=page)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.cli.common import BundleOption, Device, Json, print_json, say, show_warnings
+from crossmodal.cli.common import BundleOption, Device, Json, Page, check_page, deliver, say, show_warnings
 
 
 def register(app: typer.Typer) -> None:
@@ -27,17 +27,27 @@ def register(app: typer.Typer) -> None:
         sentences: Annotated[int, typer.Option(min=2, help="Held-out sentences for the recogniser.")] = 100,
         unseen: Annotated[int, typer.Option(min=2, help="Held-out speakers to imitate.")] = 64,
         texts: Annotated[int, typer.Option(min=1, help="Varied texts for robustness.")] = 200,
-        vocoder_clips: Annotated[int, typer.Option(min=0, help="Clips for the vocoder's own table; 0 for none.")] = 60,
+        whisper: Annotated[
+            Path | None, typer.Option(help="Folder of a Whisper model (Hugging Face, safetensors): listens too.")
+        ] = None,
+        utmos: Annotated[
+            Path | None, typer.Option(help="UTMOS as an ONNX file: waveform (1, T) at 16 kHz to score.")
+        ] = None,
         out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and figures.")] = None,
         bundle: BundleOption = "starter",
         device: Device = "auto",
+        page: Page = None,
         json: Json = False,
     ) -> None:
-        """Measure intelligibility, likeness, pitch, faces' voices, speed and robustness on held-out data."""
+        """Measure intelligibility, distance to recordings, likeness, pitch, faces' voices, speed and robustness.
+
+        Word error rates by pocketsphinx, and by Whisper where you have one; mel-cepstral distortion, F0 and timing
+        against recordings of the same sentences; likeness of unseen speakers; everything on held-out data.
+        """
         show_warnings(quiet=True)
+        check_page(page)
         from crossmodal.data.speech_features import SpeechFeatures, prepare_features, starter_rows
-        from crossmodal.evaluation.figures import as_dicts
-        from crossmodal.evaluation.speech import SpeechEvaluation, SpeechOptions, table
+        from crossmodal.evaluation.speech import SpeechEvaluation, SpeechOptions
         from crossmodal.face2speech import Face2Speech
         from crossmodal.files import atomic_write
 
@@ -46,17 +56,13 @@ def register(app: typer.Typer) -> None:
         else:
             say(f"preparing {features} (minutes to an hour)", quiet=json)
             recordings = prepare_features(starter_rows(data), features)
-        options = SpeechOptions(sentences=sentences, unseen=unseen, texts=texts, vocoder_clips=vocoder_clips)
+        options = SpeechOptions(sentences=sentences, unseen=unseen, texts=texts, whisper=whisper, utmos=utmos)
         journey = Face2Speech.from_pretrained(bundle, device=device)
-        report = SpeechEvaluation(journey, recordings, data, options, say=lambda line: say(line, quiet=json)).run()
+        evaluation = SpeechEvaluation(journey, recordings, data, options, say=lambda line: say(line, quiet=json))
+        report = evaluation.run()
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            for name, picture in report.pictures.items():
-                picture.save(out / f"{name}.png")
-            atomic_write(out / "figures.txt", ("\n".join(table(report)) + "\n").encode())
-        if json:
-            print_json(
-                {"figures": as_dicts(report.figures), "failures": report.failures, "tables": report.tables}
-            )
-        else:
-            typer.echo("\n".join(table(report)))
+            for n, picture in enumerate(report.pictures.values(), 1):
+                picture.save(out / f"sentence-{n}.png")
+            atomic_write(out / "figures.txt", ("\n".join(report.lines()) + "\n").encode())
+        deliver(report, json=json, page=page, failures=evaluation.failures)

@@ -16,9 +16,9 @@ from crossmodal.data.speech_features import SpeechFeatures, prepare_features
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.evaluation.vocoder import (
     evaluate_vocoder,
+    figures,
     interval,
     invert_filterbank,
-    paired_difference,
     speed,
     table,
 )
@@ -434,8 +434,11 @@ def test_evaluation_scores_ours_and_griffin_lim(features: SpeechFeatures) -> Non
         assert summary["f0_correlation"]["mean"] > 0.8
         assert summary["real_time_factor"] > 0
     assert "| griffin-lim |" in table(scores)
-    difference = paired_difference(*scores)
-    assert difference["mean"] == pytest.approx(np.mean(scores[0].pesq) - np.mean(scores[1].pesq))
+    found = {f.name: f for f in figures(scores)}
+    difference = np.mean(scores[0].pesq) - np.mean(scores[1].pesq)
+    assert found["vocoder: PESQ-WB above griffin-lim, same clips"].value == pytest.approx(difference)
+    assert found["vocoder: PESQ-WB"].reference == pytest.approx(np.mean(scores[1].pesq))
+    assert found["vocoder: log-mel error"].n == 2
     assert all(0 < factor < 10 for factor in speed({"ours": vocoder}, seconds=(0.5, 1.0), repeats=1)["ours"])
     with pytest.raises(DataError, match="no baseline"):
         evaluate_vocoder(vocoder, features, [0], baselines=["magic"])

@@ -76,7 +76,9 @@ def figures(voices: Pairs, faces: Pairs, seed: int = 0) -> list[Figure]:
     for kind, content in cosines(voices, faces).items():
         floor = float(content["different"].mean())
         for people, cosine in content.items():
-            same = {"reference": floor, "reference_name": "different people"} if people == "same" else {}
+            same: dict[str, Any] = (
+                {"reference": floor, "reference_name": "different people"} if people == "same" else {}
+            )
             values, person = _flat(cosine)
             name = f"{kind}, {_PEOPLE[people]}: cosine"
             made.append(figure(name, values, clusters=person, seed=seed, **same))

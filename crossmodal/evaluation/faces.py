@@ -20,11 +20,17 @@ from crossmodal.data.face_model import regions, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.pseudo_pairs import Axis, gender_axis
 from crossmodal.evaluation.figures import Figure, figure
+from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
 """The London people that no part of the starter was trained on (``recipes/starter/face_decoder.yaml``)."""
+NOTES = (
+    "The recognition network helped to train the decoder: its distance and its search flatter. Landmarks, texture and "
+    "skin colour are independent of it.",
+    "Voice and face are never of the same person here: what is measured is whether a face fits what the voice tells.",
+)
 
 
 # ---------------------------------------------------------------------------------------- colour
@@ -48,6 +54,7 @@ def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 class PhotoResult:
     """What the decoder made of one photo of each of ``N`` people."""
 
+    people: list[str]
     feature: np.ndarray
     """``(N, D)`` of the photo."""
     drawn: np.ndarray
@@ -110,7 +117,7 @@ def measure_photos(
     wanted = feature[held]
     landmarks, texture, images = decode(decoder, wanted)
     drawn = describe_drawn(images, describe)
-    result = PhotoResult(wanted, drawn, landmarks, texture, images)
+    result = PhotoResult([aligned.names[i] for i in held], wanted, drawn, landmarks, texture, images)
     label = "neutral" if view == 0 else "smiling"
     mean_feature = prepared.feature(0)[train].mean(0, keepdims=True)
     mean_landmarks, mean_texture, mean_image = decode(decoder, mean_feature)
@@ -274,7 +281,7 @@ def evaluate(
     speakers: int = 0,
     held_out: Sequence[str] = HELD_OUT,
     progress: Callable[[str], None] = lambda text: None,
-) -> list[Figure]:
+) -> Report:
     """Measure a bundle: photos of held-out people, and voices of held-out speakers.
 
     Args:
@@ -291,6 +298,7 @@ def evaluate(
     """
     from crossmodal.data.canonical_faces import Frame
     from crossmodal.data.prepared_faces import load_or_prepare
+    from crossmodal.evaluation.face_pictures import photo_sheet, voice_sheet
     from crossmodal.evaluation.voice_faces import grid_gender, held_out_voices, measure_voices
     from crossmodal.journey import Journey
 
@@ -299,20 +307,25 @@ def evaluate(
     progress("reading the faces")
     people = load_or_prepare(prepared, data, Frame())
 
-    def describe(chips: np.ndarray) -> np.ndarray:
+    def chips_to_features(chips: np.ndarray) -> np.ndarray:
         return network.embed(chips).numpy()
 
-    figures: list[Figure] = []
+    report = Report("Faces", bundle=describe(journey.bundle), seed=0, notes=list(NOTES))
     if only != "voices":
-        for view in (0, 1):
-            progress("drawing faces from " + ("neutral", "smiling")[view] + " photos")
-            figures += measure_photos(decoder, people, held_out, describe, view=view)[0]
+        for view, label in enumerate(("neutral", "smiling")):
+            progress(f"drawing faces from {label} photos")
+            figures, result = measure_photos(decoder, people, held_out, chips_to_features, view=view)
+            report.figures += figures
+            report.pictures[f"{label} photos of held-out people, and below them the faces drawn"] = photo_sheet(
+                data, result, view=view
+            )
     if only != "photos":
         progress("drawing faces for voices")
         head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
         held = set(people.indices(held_out))
         probe = gender_probe(people, [i for i in range(len(people.aligned.names)) if i not in held])
         voices = held_out_voices(data, limit=speakers)
-        figures += measure_voices(head, decoder, encoder, voices, people, probe, describe)
-        figures += grid_gender(head, encoder, data, probe)
-    return figures
+        report.figures += measure_voices(head, decoder, encoder, voices, people, probe, chips_to_features)
+        report.figures += grid_gender(head, encoder, data, probe)
+        report.pictures["faces drawn for held-out voices, a row a voice"] = voice_sheet(head, decoder, encoder, voices)
+    return report

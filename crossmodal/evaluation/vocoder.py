@@ -8,18 +8,14 @@ Griffin–Lim baselines (60 iterations, momentum 0.99) get the same mels; they d
 - ``griffin-lim-torchaudio``: ``torchaudio.transforms.InverseMelScale`` + ``GriffinLim``.
 
 Measures: wide-band PESQ (ITU-T P.862.2), mean absolute log-mel error (nepers), F0 correlation and voicing error against
-the recording's F0, real-time factor. Command::
-
-    python -m crossmodal.evaluation.vocoder --features FOLDER [--bundle BUNDLE | --weights FILE] [--speed]
+the recording's F0, real-time factor. Command: ``crossmodal evaluate vocoder``.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +28,16 @@ from crossmodal.audio import log_mel, mel_filterbank, pitch
 from crossmodal.config import AudioConfig
 from crossmodal.data.speech_features import SpeechFeatures, side_of
 from crossmodal.errors import DataError, DependencyError
-from crossmodal.evaluation.figures import bootstrap
+from crossmodal.evaluation.figures import Figure, bootstrap, figure
 
 _AUDIO = AudioConfig()
 BASELINES = ("griffin-lim", "griffin-lim-librosa", "griffin-lim-torchaudio")
+_MEASURES = (
+    ("pesq", "PESQ-WB", "1.04-4.64"),
+    ("mel_error", "log-mel error", "nepers"),
+    ("f0_correlation", "F0 correlation", ""),
+    ("voicing_error", "voicing error", ""),
+)
 Synthesis = Callable[[Tensor, Tensor], Tensor]
 """Log-mel ``(1, 100, F)`` and F0 ``(1, F)`` → waveform ``(1, T)``."""
 
@@ -228,12 +230,32 @@ def invert_filterbank(magnitude: Tensor, steps: int = 60) -> Tensor:
     return linear
 
 
-def paired_difference(ours: VocoderScores, other: VocoderScores) -> dict[str, float]:
-    """Mean PESQ difference on the same clips, with its bootstrap interval."""
-    return interval([a - b for a, b in zip(ours.pesq, other.pesq, strict=True)])
+def figures(scores: Sequence[VocoderScores], seed: int = 0) -> list[Figure]:
+    """The vocoder's measures beside the first baseline's, and its PESQ above each baseline on the same clips."""
+    ours, *others = scores
+    made = []
+    for name, label, unit in _MEASURES:
+        values = _known(getattr(ours, name))
+        beside: dict[str, Any] = {}
+        if others:
+            reference = float(np.mean(_known(getattr(others[0], name))))
+            beside = {"reference": reference, "reference_name": others[0].system}
+        made.append(figure(f"vocoder: {label}", values, unit=unit, seed=seed, **beside))
+    for other in others:
+        difference = _known([a - b for a, b in zip(ours.pesq, other.pesq, strict=True)])
+        name = f"vocoder: PESQ-WB above {other.system}, same clips"
+        made.append(figure(name, difference, reference=0.0, reference_name="no difference", seed=seed))
+    return made
 
 
-def speed(systems: dict[str, Synthesis], seconds: Sequence[float] = (4.0,), repeats: int = 3) -> dict[str, list[float]]:
+def _known(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def speed(
+    systems: Mapping[str, Synthesis], seconds: Sequence[float] = (4.0,), repeats: int = 3
+) -> dict[str, list[float]]:
     """Real-time factor of each system for mels of so many ``seconds``: the best of ``repeats``, after one warm-up."""
     result: dict[str, list[float]] = {}
     for name, system in systems.items():
@@ -286,41 +308,3 @@ def load_vocoder(bundle: str | None = None, weights: Path | None = None) -> nn.M
     module = build(kind, load_yaml(weights.with_suffix(".yaml")))
     module.load_state_dict(tensors)
     return module.eval()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table for a bundle's vocoder."""
-    parser = argparse.ArgumentParser(description="Copy-synthesis of held-out speakers, beside Griffin–Lim.")
-    parser.add_argument("--features", type=Path, default=Path("runs/starter/speech/features"), help="prepared features")
-    parser.add_argument("--bundle", help="bundle folder or name (default: the starter)")
-    parser.add_argument("--weights", type=Path, help="a vocoder.safetensors with its vocoder.yaml instead of a bundle")
-    parser.add_argument("--clips", type=int, default=52)
-    parser.add_argument("--seconds", type=float, default=5.0, help="cut clips here")
-    parser.add_argument("--baselines", nargs="*", default=["griffin-lim"], choices=BASELINES)
-    parser.add_argument("--speed", action="store_true", help="only time it, beside an untrained HiFi-GAN V1")
-    parser.add_argument("--json", type=Path, help="also write the summaries to this file")
-    options = parser.parse_args(arguments)
-    vocoder = load_vocoder(options.bundle, options.weights)
-    if options.speed:
-        from crossmodal.models import build
-
-        for name, factors in speed({"vocoder": vocoder, "hifi-gan-v1": build("vocoder-hifigan").eval()}).items():
-            print(f"{name}: real-time factor {factors[0]:.4f}, {torch.get_num_threads()} thread(s)")
-        return
-    features = SpeechFeatures(options.features)
-    clips = held_out_clips(features, options.clips)
-    scores = evaluate_vocoder(vocoder, features, clips, baselines=options.baselines, max_seconds=options.seconds)
-    speakers = len({features[i].speaker for i in clips})
-    print(f"{len(clips)} clips of {speakers} speakers never trained on; {torch.get_num_threads()} thread(s)")
-    print(table(scores))
-    for score in scores[1:]:
-        d = paired_difference(scores[0], score)
-        print(f"PESQ above {score.system}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], n = {d['n']}")
-    if options.json:
-        from crossmodal.files import atomic_write
-
-        atomic_write(options.json, json.dumps([s.summary() for s in scores], indent=1).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,56 @@
+"""Pictures for the report on faces: photos above what was drawn from them, and faces drawn for voices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from crossmodal.evaluation.faces import PhotoResult, decode
+from crossmodal.pictures import contact_sheet
+
+if TYPE_CHECKING:
+    from crossmodal.evaluation.voice_faces import HeldOutVoice
+    from crossmodal.models.face_decoder import FaceDecoder
+    from crossmodal.models.feature_head import FeatureHead
+    from crossmodal.models.speaker_encoder import SpeakerEncoder
+
+TILE = 160
+
+
+def photo_sheet(data: Path, result: PhotoResult, *, view: int = 0, most: int = 10) -> Image.Image:
+    """Photos of the first people of ``result`` above the faces drawn from them."""
+    pattern = ("neutral_front/{}_03.jpg", "smiling_front/{}_08.jpg")[view]
+    people = result.people[:most]
+    photos = []
+    for person in people:
+        with Image.open(data / "london_faces" / pattern.format(person)) as photo:
+            photos.append(photo.convert("RGB"))
+    drawn = [Image.fromarray(image) for image in result.images[:most]]
+    captions = [f"photo {p}" for p in people] + [f"drawn from {p}" for p in people]
+    return contact_sheet(photos + drawn, captions, columns=len(people), tile=TILE)
+
+
+@torch.no_grad()
+def voice_sheet(
+    head: FeatureHead,
+    decoder: FaceDecoder,
+    encoder: SpeakerEncoder,
+    voices: Sequence[HeldOutVoice],
+    *,
+    each: int = 3,
+    hypotheses: int = 6,
+) -> Image.Image:
+    """Faces drawn for ``each`` women's and men's voices, a row a voice; the first is the most likely."""
+    chosen = [v for male in (False, True) for v in [v for v in voices if v.male == male][:each]]
+    embeddings = encoder.embed_batch([v.one for v in chosen])
+    images, captions = [], []
+    for i, voice in enumerate(chosen):
+        features = head.sample(embeddings[i : i + 1], hypotheses, generator=torch.Generator().manual_seed(i))[0]
+        images += [Image.fromarray(image) for image in decode(decoder, np.asarray(features))[2]]
+        captions += [f"{voice.speaker} ({'man' if voice.male else 'woman'})", *["or"] * (hypotheses - 1)]
+    return contact_sheet(images, captions, columns=hypotheses, tile=TILE)
