@@ -212,13 +212,22 @@ def test_spoken_clips_are_level_and_consistent(prepared: tuple[Path, Path]) -> N
     assert clips.of_split("test")
 
 
-def test_task_learns_a_few_clips_and_predicts(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+SMALL = {
+    "acoustic": {"encoder_channels": 16, "encoder_blocks": 1, "decoder_channels": 16, "decoder_blocks": 1,
+                 "pitch_channels": 8, "pitch_blocks": 1, "kernel": 3, "expansion": 1, "speaker_hidden": 8,
+                 "speaker_channels": 8},
+    "acoustic-coqui": {"channels": 16, "encoder_blocks": 2, "decoder_blocks": 2, "predictor_channels": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_task_learns_a_few_clips_and_predicts(prepared: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
     from crossmodal.training.tasks.acoustic import AcousticTask, AcousticTaskConfig
 
     torch.manual_seed(0)
     config = AcousticTaskConfig(
         features=prepared[0], alignments=(prepared[1],), shares={"generated": 1.0}, crop_frames=40, epoch_clips=8,
-        model=AcousticConfig.debug(),
+        kind=kind, model=SMALL[kind],
     )  # fmt: skip
     task = AcousticTask(config)
     data = task.dataset("train")

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from crossmodal.config import from_dict, merge, to_dict
 from crossmodal.data.spoken_clips import SpokenClip, SpokenClips, frame_level, prepare
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.acoustic import (
@@ -24,7 +25,8 @@ from crossmodal.losses.acoustic import (
     pitch_loss,
     voicing_loss,
 )
-from crossmodal.models.acoustic import FRAMES_PER_SECOND, AcousticConfig, AcousticModel, frame_layout
+from crossmodal.models import build, classes
+from crossmodal.models.acoustic import FRAMES_PER_SECOND, AcousticModel, frame_layout
 from crossmodal.training.task import Task
 from crossmodal.training.tasks.likeness import Likeness, LikenessConfig
 
@@ -64,7 +66,10 @@ class AcousticTaskConfig:
     validation speakers: top-1 among them .41 at 1, .59 at 1.6 and at 2."""
     calibration_voices: int = 120
     """Training utterances from which the range of the melody is fitted at export."""
-    model: AcousticConfig = field(default_factory=AcousticConfig)
+    kind: Literal["acoustic", "acoustic-coqui"] = "acoustic"
+    """The compact model, or coqui-tts's networks behind the same interface."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Settings of the network that differ from its defaults."""
     loss: AcousticLossConfig = field(default_factory=AcousticLossConfig)
     likeness: LikenessConfig | None = None
     """Also judge what is said by a speaker encoder (a second phase of training)."""
@@ -74,6 +79,8 @@ class AcousticTaskConfig:
             raise ConfigError("crop_frames must be at least 8 and epoch_clips at least 1", source="acoustic")
         if any(share < 0 for share in self.shares.values()) or not sum(self.shares.values()):
             raise ConfigError("shares must not be negative, and one must be above 0", source="acoustic")
+        config_class = classes(self.kind)[1]
+        from_dict(config_class, merge(to_dict(config_class()), self.model), source=f"{self.kind}.model")
 
 
 class CropDataset(Dataset):
@@ -143,7 +150,7 @@ class AcousticTask(Task):
 
     def __init__(self, config: AcousticTaskConfig) -> None:
         super().__init__(config)
-        self.modules["acoustic"] = AcousticModel(config.model)
+        self.modules["acoustic"] = build(config.kind, config.model)
         self._clips: SpokenClips | None = None
         self._likeness: Likeness | None = None
 
@@ -300,7 +307,7 @@ class AcousticTask(Task):
     def export(self, folder: Path, add: Callable[..., None]) -> None:
         """Calibrate F0, then hand over the model."""
         logger.info("F0 calibrated: %s", self.calibrate())
-        add("acoustic", AcousticModel.kind, self.model)
+        add("acoustic", self.config.kind, self.model)
 
 
 def ridge(
