@@ -326,7 +326,7 @@ class _Trip:
         count = min(SHOWN, len(faces.people))
         if faces.picture is not None:
             images = [faces.picture(i) for i in range(count)] + [drawn.picture(i) for i in range(count)]
-            captions = [str(p) for p in faces.people[:count]] + ["generated, from the generated voice"] * count
+            captions = [str(p) for p in faces.people[:count]] + ["generated"] * count
             self.result.pictures["face-speech-face"] = contact_sheet(images, captions, columns=count, tile=180)
         for index in range(min(2, len(waves))):
             self.result.sounds[f"voice of the face {faces.people[index]}"] = (waves[index], 16_000)
