@@ -46,13 +46,13 @@ def test_ties_win_nothing() -> None:
     """A gallery that is one face: whatever the order, chance and no more."""
     table = np.ones((5, 10))
     for k in (1, 3, 10):
-        assert retrieval.hits(table, np.arange(5), k) == pytest.approx(k / 10)
+        assert retrieval.ranked(table, np.arange(5)).recall_at_k(k) == pytest.approx(k / 10)
     # by enumeration: right one tied with two others, one candidate before them
     table = np.array([[0.1, 0.5, 0.5, 0.5, 0.9]])
     for k in range(1, 6):
         orders = [(0, *middle, 4) for middle in itertools.permutations((1, 2, 3))]
         share = np.mean([2 in order[:k] for order in orders])
-        assert retrieval.hits(table, np.array([2]), k)[0] == pytest.approx(share)
+        assert retrieval.ranked(table, np.array([2])).recall_at_k(k)[0] == pytest.approx(share)
 
 
 def test_sf2f_galleries_are_disjoint_and_of_a_hundred() -> None:

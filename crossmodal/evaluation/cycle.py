@@ -18,7 +18,7 @@ from crossmodal.errors import DataError, NoFaceError
 from crossmodal.evaluation.attributes import Probe, majority
 from crossmodal.evaluation.craniofacial import pearson
 from crossmodal.evaluation.drawing import Drawing, Drawn
-from crossmodal.evaluation.face_retrieval import distances, hits, paired
+from crossmodal.evaluation.face_retrieval import distances, paired, ranked
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Sound
 
@@ -186,7 +186,7 @@ class _Trip:
     # ------------------------------------------------------------------ speech → face → speech
 
     def from_voices(self, voices: CycleVoices) -> None:
-        from crossmodal.evaluation.speech import median_f0
+        from crossmodal.evaluation.speech_measures import median_f0
 
         name = "speech → face → speech"
         before = self.drawing.embed(voices.waveforms)
@@ -255,7 +255,7 @@ class _Trip:
         if (gender != "").all():
             shares = [1 / np.count_nonzero(gender == g) for g in gender]
             oracle = {"reference": float(np.mean(shares)), "reference_name": "gender only"}
-        own = hits(table, np.arange(count), 1)
+        own = ranked(table, np.arange(count)).recall_at_k(1)
         self._add(f"{name}, top-1 of {count}", own, chance=1 / count, **oracle)
 
     def _angle(self, name: str, before: np.ndarray, after: np.ndarray) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from crossmodal.errors import DataError
 from crossmodal.evaluation.figures import Figure, figure
+from crossmodal.evaluation.metrics import Ranks, rank
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,19 +52,14 @@ def paired(one: np.ndarray, other: np.ndarray, kind: Distance = "cosine") -> np.
     return np.linalg.norm(one - other, ord=2 if kind == "L2" else 1, axis=-1)
 
 
-def hits(table: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
-    """Chance ``(N,)`` that the right candidate is among the first ``k`` of each row of distances ``(N, G)``.
-
-    0 or 1 without ties; with t candidates at the right one's distance, the share of orders in which it comes in.
+def ranked(table: np.ndarray, right: np.ndarray) -> Ranks:
+    """Places of the right candidates.
 
     Args:
-        table: distances.
-        right: ``(N,)`` column of the right candidate.
-        k: how many candidates are looked at.
+        table: ``(N, G)`` distances.
+        right: ``(N,)`` column of the right candidate of each row.
     """
-    own = table[np.arange(len(table)), right][:, None]
-    before, tied = (table < own).sum(1), (table == own).sum(1)
-    return np.clip((k - before) / tied, 0.0, 1.0)
+    return rank([-table], list(np.asarray(right)[:, None]), table.shape[1])
 
 
 def recall(
@@ -89,10 +85,10 @@ def recall(
         kind: the distance.
         seed: of the bootstrap.
     """
-    table = distances(query, gallery, kind)
+    ranks = ranked(distances(query, gallery, kind), right)
     return [
         figure(
-            f"R@{k} of {len(gallery)}, {name}", hits(table, right, k),
+            f"R@{k} of {len(gallery)}, {name}", ranks.recall_at_k(k),
             reference=k / len(gallery), reference_name="chance", clusters=people, seed=seed,
         )
         for k in ks
@@ -149,20 +145,20 @@ def sf2f_recall(
         raise DataError("a gallery needs two people", source="SF2F retrieval")
     place = {n: i for i, n in enumerate(names)}
     galleries = sf2f_galleries(names, seed)
-    tables, rights, who = [], [], []
+    found, who = [], []
     for gallery in galleries:
         inside = {n: i for i, n in enumerate(gallery)}
         rows = [i for i, person in enumerate(people) if str(person) in inside]
         if rows:
-            tables.append(distances(query[rows], means[[place[n] for n in gallery]]))
-            rights.append(np.array([inside[str(people[i])] for i in rows]))
+            right = np.array([inside[str(people[i])] for i in rows])
+            found.append(ranked(distances(query[rows], means[[place[n] for n in gallery]]), right))
             who.append(np.asarray(people)[rows])
     size = len(galleries[0])
     label = f"of {size} people" + (f" × {len(galleries)} galleries" if len(galleries) > 1 else "")
     return [
         figure(
             f"SF2F R@{k} {label}, {name}",
-            np.concatenate([hits(table, right, k) for table, right in zip(tables, rights)]),
+            np.concatenate([ranks.recall_at_k(k) for ranks in found]),
             reference=k / size, reference_name="chance", clusters=np.concatenate(who), seed=seed,
         )
         for k in SF2F_KS
