@@ -9,7 +9,7 @@ import typer
 
 from crossmodal.cli.common import Json, print_json, say
 
-_IMPORTS = ("models_import_faces", "models_import_ast")
+_IMPORTS = ("models_import_faces", "models_import_ast", "models_import_coqui_tts")
 """Files with the subcommands of ``models import``."""
 
 Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hugging Face Hub id user/repo.")]

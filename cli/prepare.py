@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,9 @@ def prepare(
     root: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Where it was unpacked.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the result.")] = None,
     features: Annotated[str, typer.Option(help="Comma-separated features, e.g. spectrogram,dlib-128,ge2e-256.")] = "",
+    voices_of: Annotated[
+        str | None, typer.Option(help="Bundle whose speaker space is a feature too, e.g. an imported YourTTS.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
     shard: Annotated[str, typer.Option(metavar="i/n", help="This machine's part of the work, 1/n to n/n.")] = "1/1",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
@@ -65,6 +69,10 @@ def prepare(
         raise ConfigError("needs a folder for the result", source="prepare", remedy="add -o OUT")
     if several_faces not in ("largest", "skip"):
         raise ConfigError(f"'{several_faces}' is not known", source="--several-faces", remedy="use largest or skip")
+    if voices_of:
+        from crossmodal.data.features import VOICES_VARIABLE
+
+        os.environ[VOICES_VARIABLE] = voices_of
     names = tuple(name.strip() for name in features.split(",") if name.strip())
     options = PrepareOptions(
         features=names,

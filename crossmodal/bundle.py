@@ -44,12 +44,16 @@ ROLES: dict[str, str] = {
     "face-encoder": "face → speaker embedding",
     "acoustic": "text + speaker embedding → log-mel",
     "vocoder": "log-mel → waveform",
+    "tts": "text + speaker embedding → waveform (in place of acoustic and vocoder)",
 }
 # (role, its output or input) must name the same space as (role, its input or output)
 _EDGES: tuple[tuple[str, str, str, str], ...] = (
     ("speaker-encoder", "output_space", "feature-head", "input_space"),
     ("speaker-encoder", "output_space", "face-encoder", "output_space"),
     ("speaker-encoder", "output_space", "acoustic", "input_space"),
+    ("speaker-encoder", "output_space", "tts", "input_space"),
+    ("face-encoder", "output_space", "tts", "input_space"),
+    ("face-encoder", "output_space", "acoustic", "input_space"),
     ("feature-head", "output_space", "face-decoder", "input_space"),
     ("voice-encoder", "output_space", "face-decoder", "input_space"),
     ("face-features", "output_space", "face-decoder", "input_space"),

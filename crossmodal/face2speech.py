@@ -7,19 +7,24 @@ photo.
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmodal.config import AudioConfig
-from crossmodal.errors import ConfigError, InputWarning
+from crossmodal.config import AudioConfig, load_yaml
+from crossmodal.errors import ConfigError, InputWarning, TextError
 from crossmodal.journey import Journey
 
 if TYPE_CHECKING:
     import torch
+
+_Speaker = Callable[..., tuple[list[np.ndarray], int]]
+"""Embedding, speed, pitch and seed → the sentences' waveforms ``(T_i,)`` and their rate in Hz."""
 
 SENTENCE_PAUSE = 0.22
 """Seconds of silence between two sentences of one text."""
@@ -33,7 +38,7 @@ class Speech:
     """``(T,)`` float32 in [−1, 1]."""
     sample_rate: int
     embedding: torch.Tensor
-    """``(256,)`` speaker embedding it was spoken with."""
+    """``(E,)`` speaker embedding it was spoken with."""
     text: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     """What made it; written into the file."""
@@ -83,12 +88,15 @@ class Face2Speech(Journey):
     ) -> Speech:
         """Text in the voice of exactly one of ``face``, ``voice`` or ``embedding``.
 
+        A bundle speaks by its TTS if it has one (coqui's VITS, YourTTS or XTTS, in their own language and sample rate),
+        else by its acoustic model and vocoder.
+
         Args:
             text: any English text; numbers, dates and abbreviations are read out, long texts are split at sentences.
             face: a photo (file, ``-``, PIL image, array). ``index`` chooses among several faces, ``no_detect`` takes
                 the whole picture for the face.
             voice: a recording to take the voice from.
-            embedding: a ``(256,)`` speaker embedding.
+            embedding: a speaker embedding ``(E,)`` of the bundle's space.
             speed: 0.5 (slow) to 2 (fast).
             pitch: semitones, −12 to 12.
             seed: of the noise in unvoiced sounds; the same seed gives the same samples.
@@ -97,33 +105,20 @@ class Face2Speech(Journey):
             TextError: the text is empty or holds nothing that can be spoken.
             ImageError, AudioError: the photo or the recording cannot be used.
         """
-        import torch
-
-        from crossmodal.text import encode, sentences, unspeakable
-
         if sum(given is not None for given in (face, voice, embedding)) != 1:
             raise ConfigError("give exactly one of face, voice or embedding", source="speak")
         if not 0.5 <= speed <= 2.0:
             raise ConfigError(f"speed {speed} is out of range", source="speak", remedy="use 0.5 to 2")
         if not -12.0 <= pitch <= 12.0:
             raise ConfigError(f"pitch {pitch} is out of range", source="speak", remedy="use -12 to 12 semitones")
-        encoded = [encode(sentence) for sentence in sentences(text)]  # before any network runs
-        if left_out := unspeakable(text):
-            warnings.warn(InputWarning(f"text: left out what is not English: {' '.join(left_out[:10])}"), stacklevel=2)
+        speak = self._end_to_end(text) if "tts" in self.bundle else self._two_stages(text)
         if embedding is None:
             embedding = (
                 self.voice_embedding(voice)
                 if face is None
                 else self.face_embedding(face, index=index, no_detect=no_detect)
             )
-        acoustic, vocoder = self.module("acoustic"), self.module("vocoder")
-        parts: list[np.ndarray] = []
-        with torch.inference_mode():
-            for tokens in encoded:
-                spoken = acoustic.infer(tokens, embedding.to(self.device), speed=speed, pitch=pitch, seed=seed)
-                waveform = vocoder(spoken.mel[None], spoken.f0[None])[0]  # (T,)
-                parts.append(waveform.float().cpu().numpy())
-        rate = AudioConfig().sample_rate
+        parts, rate = speak(embedding.to(self.device), speed=speed, pitch=pitch, seed=seed)
         return Speech(
             waveform=join(parts, rate, pause=SENTENCE_PAUSE / speed),
             sample_rate=rate,
@@ -135,6 +130,58 @@ class Face2Speech(Journey):
                 "seed": seed,
             },
         )
+
+    def _two_stages(self, text: str) -> _Speaker:
+        """Acoustic model and vocoder; the text is read before any network runs."""
+        import torch
+
+        from crossmodal.text import encode, sentences
+
+        encoded = [encode(sentence) for sentence in sentences(text)]
+        _warn_of_letters(text)
+
+        def speak(embedding: torch.Tensor, **how: Any) -> tuple[list[np.ndarray], int]:
+            acoustic, vocoder = self.module("acoustic"), self.module("vocoder")
+            parts = []
+            with torch.inference_mode():
+                for tokens in encoded:
+                    spoken = acoustic.infer(tokens, embedding, **how)
+                    waveform = vocoder(spoken.mel[None], spoken.f0[None])[0]  # (T,)
+                    parts.append(waveform.float().cpu().numpy())
+            return parts, AudioConfig().sample_rate
+
+        return speak
+
+    def _end_to_end(self, text: str) -> _Speaker:
+        """The TTS of the bundle, sentence by sentence; the pitch is moved afterwards."""
+        language = load_yaml(self.bundle.file(self.bundle.info.modules["tts"].config)).get("language", "en")
+        if language.split("-")[0] == "en":
+            from crossmodal.text import sentences
+
+            pieces = sentences(text)
+            _warn_of_letters(text)
+        else:
+            pieces = [piece for piece in re.split(r"(?<=[.?!。？！।])\s*", text) if re.search(r"\w", piece)]
+            if not pieces:
+                raise TextError("holds nothing that can be said", source=f"text {text.strip()[:40]!r}")
+
+        def speak(embedding: torch.Tensor, *, speed: float, pitch: float, seed: int) -> tuple[list[np.ndarray], int]:
+            tts = self.module("tts")
+            parts = [tts.say(piece, embedding, speed=speed, seed=seed).float().cpu().numpy() for piece in pieces]
+            if pitch:
+                from librosa.effects import pitch_shift
+
+                parts = [pitch_shift(part, sr=tts.sample_rate, n_steps=pitch) for part in parts]
+            return parts, tts.sample_rate
+
+        return speak
+
+
+def _warn_of_letters(text: str) -> None:
+    from crossmodal.text import unspeakable
+
+    if left_out := unspeakable(text):
+        warnings.warn(InputWarning(f"text: left out what is not English: {' '.join(left_out[:10])}"), stacklevel=4)
 
 
 def join(parts: list[np.ndarray], sample_rate: int, *, pause: float) -> np.ndarray:

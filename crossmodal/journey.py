@@ -138,7 +138,8 @@ class Journey:
         return self._modules[role]
 
     def voice_embedding(self, voice: Any, *, sample_rate: int | None = None) -> torch.Tensor:
-        """Speech → ``(256,)`` unit vector on the CPU.
+        """Speech → speaker embedding ``(E,)`` on the CPU, a ``(256,)`` unit vector in the starter. It comes from the
+        bundle's speaker encoder, else from that of its TTS.
 
         Args:
             voice: a file of any kind with sound in it, ``-``, an array or a tensor ``(T,)`` with its ``sample_rate``.
@@ -152,7 +153,11 @@ class Journey:
 
         waveform = audio.load_speech(read_stdin(voice), sample_rate=sample_rate)
         with torch.inference_mode():
-            return self.module("speaker-encoder").embed(waveform).float().cpu().clone()
+            return self.module(self._listener()).embed(waveform).float().cpu().clone()
+
+    def _listener(self) -> str:
+        """The role that embeds voices."""
+        return "tts" if "tts" in self.bundle and "speaker-encoder" not in self.bundle else "speaker-encoder"
 
     def read_face(self, photo: Any, space: str, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
         """Photo → the chip aligned as the network of the feature space ``space`` wants it.
@@ -166,15 +171,19 @@ class Journey:
 
     def face_feature(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> torch.Tensor:
         """Photo → face feature ``(D,)`` on the CPU, in the space that the bundle's decoder reads."""
+        space = self.module("face-features").space
+        return self.chip_feature(self.read_face(photo, space, index=index, no_detect=no_detect).chip)
+
+    def chip_feature(self, chip: np.ndarray) -> torch.Tensor:
+        """Chip ``(S, S, 3)`` uint8 of :meth:`read_face` → face feature ``(D,)`` on the CPU."""
         import torch
 
         network = self.module("face-features")
-        chip = self.read_face(photo, network.space, index=index, no_detect=no_detect).chip
         with torch.inference_mode():
             return network(network.preprocess(chip[None]).to(self.device))[0].float().cpu().clone()
 
     def face_embedding(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> torch.Tensor:
-        """Photo → ``(256,)`` unit vector in the speaker space, on the CPU."""
+        """Photo → ``(E,)`` in the speaker space, on the CPU; a ``(256,)`` unit vector in the starter."""
         import torch
 
         encoder = self.module("face-encoder")
@@ -195,7 +204,7 @@ class Journey:
     def match(self, one: Any, other: Any) -> Match:
         """Compare any two of voice and face, and say what the cosine means."""
         (kind_one, a), (kind_other, b) = self.embed(one), self.embed(other)
-        cosine = float(a @ b)
+        cosine = float(a @ b / (a.norm() * b.norm()).clamp_min(1e-12))
         kinds: tuple[Kind, Kind] = (kind_one, kind_other)
         known = self.bundle.calibration().get("-".join(sorted(kinds)))
         if not known:

@@ -7,6 +7,7 @@ torch.Size([2, 598, 257])
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,25 +117,28 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         return centroids(self.stores[name], self.manifest, self._labels)
 
 
-def centroids(store: FeatureStore, manifest: Manifest, labels: Mapping[str, int]) -> Tensor:
-    """Unit-length mean of a feature over all rows of each identity in ``labels`` → ``(len(labels), D)``.
+def centroids(store: FeatureStore, manifest: Manifest, labels: Mapping[str, int], *, normalise: bool = True) -> Tensor:
+    """Mean of a feature over all rows of each identity in ``labels`` → ``(len(labels), D)``, of unit length unless
+    ``normalise`` is off (for spaces where the length means something).
 
     Raises:
         DataError: an identity has no value.
     """
     sums: dict[str, np.ndarray] = {}
+    counts: Counter[str] = Counter()
     for row in manifest:
         if row.identity in labels and row.id in store:
             value = store[row.id].astype(np.float64)
             sums[row.identity] = sums[row.identity] + value if row.identity in sums else value
+            counts[row.identity] += 1
     missing = sorted(set(labels) - set(sums))
     if missing:
         raise DataError(
             f"{len(missing)} identities have no value", source=missing[0], remedy="prepare their sound first"
         )
     ordered = sorted(labels, key=labels.__getitem__)
-    means = torch.from_numpy(np.stack([sums[identity] for identity in ordered]))  # (K, D); length does not matter
-    return torch.nn.functional.normalize(means, dim=1).float()
+    means = torch.from_numpy(np.stack([sums[name] / counts[name] for name in ordered]))  # (K, D)
+    return (torch.nn.functional.normalize(means, dim=1) if normalise else means).float()
 
 
 def random_crop(value: np.ndarray, length: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -221,16 +222,51 @@ TABLE: dict[str, Feature] = {
 }
 
 
+VOICES_VARIABLE = "CROSSMODAL_VOICES"
+"""Environment variable with a bundle whose speaker space is a feature too; worker processes inherit it."""
+
+
 def feature(name: str) -> Feature:
-    """The feature called ``name``.
+    """The feature called ``name``: one of :data:`TABLE`, or the speaker space of the bundle that
+    ``CROSSMODAL_VOICES`` names (``yourtts-512``, say).
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in TABLE:
-        known = "; ".join(f"{f.name} {f.shape}" for f in TABLE.values())
-        raise ConfigError(f"no feature called '{name}'", remedy=f"known features: {known}")
-    return TABLE[name]
+    if name in TABLE:
+        return TABLE[name]
+    if bundle := os.environ.get(VOICES_VARIABLE):
+        return _voices_of(bundle, name)
+    known = "; ".join(f"{f.name} {f.shape}" for f in TABLE.values())
+    remedy = f"known features: {known}; the speaker space of a bundle by --voices-of BUNDLE"
+    raise ConfigError(f"no feature called '{name}'", remedy=remedy)
+
+
+@functools.lru_cache
+def _voices_of(source: str, name: str) -> Feature:
+    """The embedding by the speaker encoder of a bundle, its own or that of its TTS.
+
+    Raises:
+        ConfigError: it writes another space.
+        BundleError: no such bundle.
+    """
+    from crossmodal.bundle import Bundle
+
+    bundle = Bundle.open(source)
+    spaces = {role: getattr(bundle.info.modules[role], side) for role, side in _LISTENERS if role in bundle}
+    role = next((role for role, space in spaces.items() if space == name), None)
+    if role is None:
+        has = ", ".join(spaces.values()) or "none"
+        raise ConfigError(f"no feature called '{name}'", source=source, remedy=f"speaker spaces of the bundle: {has}")
+
+    def make() -> Callable[[Media], np.ndarray]:
+        encoder: Any = bundle.load(role)
+        return lambda media: encoder.embed(media.speech).detach().float().cpu().numpy()
+
+    return Feature(name, "audio", f"float32, speaker embedding by {source}", make)
+
+
+_LISTENERS = (("speaker-encoder", "output_space"), ("tts", "input_space"))
 
 
 class FeatureWriter:

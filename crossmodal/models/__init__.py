@@ -16,6 +16,8 @@
 | ``acoustic-coqui`` | tokens + speaker embedding | log-mel, F0 | ``coqui_acoustic`` |
 | ``vocoder`` | log-mel, F0 | waveform | ``vocoder`` |
 | ``vocoder-hifigan`` | log-mel | waveform | ``hifigan`` |
+| ``tts-coqui`` | text + speaker embedding | waveform (VITS, YourTTS) | ``coqui_tts`` |
+| ``tts-xtts`` | text + speaker embedding | waveform (XTTS v2) | ``xtts`` |
 
 Every network is built from a dataclass config, keeps it as ``.config``, and has a ``debug()`` config that runs in
 milliseconds. A network that reads or writes an embedding names it in ``config.input_space`` / ``config.output_space``.
@@ -48,6 +50,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "acoustic-coqui": ("coqui_acoustic", "CoquiAcousticModel", "CoquiAcousticConfig"),
     "vocoder": ("vocoder", "HarmonicVocoder", "VocoderConfig"),
     "vocoder-hifigan": ("hifigan", "HiFiGANVocoder", "HiFiGANConfig"),
+    "tts-coqui": ("coqui_tts", "CoquiTTS", "CoquiTTSConfig"),
+    "tts-xtts": ("xtts", "XTTS", "XTTSConfig"),
 }
 
 

@@ -2,7 +2,8 @@
 
 :class:`VGG19FaceEncoder` is the published one, pixels → VGG19 → 256 numbers, trained from scratch.
 :class:`HeadFaceEncoder` is a light head on a face feature of some recognition network, for when there are few faces.
-Both write the GE2E speaker space: unit length, no component negative.
+Both write a speaker space, by default GE2E's (unit length, no component negative); ``config.output_space`` names
+another, such as YourTTS's (``yourtts-512``) or XTTS's (``xtts-33280``), which the TTS of the bundle then has to read.
 """
 
 from __future__ import annotations
@@ -17,12 +18,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossmodal.errors import ConfigError, ImageError
-from crossmodal.models.spaces import space_size
+from crossmodal.models.spaces import space_form, space_size
 
 
 def to_speaker_space(x: Tensor) -> Tensor:
     """ReLU, then unit length: how the speaker encoder ends, so that faces and voices share one space."""
     return F.normalize(F.relu(x), dim=-1)
+
+
+class SpeakerOutput(nn.Module):
+    """The end of a face encoder, in the form of its speaker space (:func:`crossmodal.models.spaces.space_form`).
+
+    Nothing to learn; a ``free`` space has the mean and deviation of its voices, set by :meth:`fit`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, space: str) -> None:
+        super().__init__()
+        self.form = space_form(space)
+        if self.form == "free":
+            self.register_buffer("mean", torch.zeros(space_size(space)))
+            self.register_buffer("std", torch.ones(space_size(space)))
+
+    @torch.no_grad()
+    def fit(self, voices: Tensor) -> None:
+        """Take mean and deviation of the speakers' embeddings ``(K, D)``; other forms than ``free`` need none."""
+        if self.form == "free":
+            self.mean.copy_(voices.mean(0))
+            self.std.copy_(voices.std(0, correction=0).clamp_min(1e-4))
+
+    def standardise(self, embeddings: Tensor) -> Tensor:
+        """``(..., D)`` as losses compare it: components of a ``free`` space in deviations, others as they are."""
+        return (embeddings - self.mean) / self.std if self.form == "free" else embeddings
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, D)`` → embeddings ``(B, D)`` of the space."""
+        if self.form == "free":
+            return x * self.std + self.mean
+        return to_speaker_space(x) if self.form == "positive" else F.normalize(x, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -87,6 +122,7 @@ class VGG19FaceEncoder(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden_size, space_size(config.output_space)),
         )
+        self.output = SpeakerOutput(config.output_space)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 # He et al. 2015: nineteen layers do not start to learn from the default initialisation
@@ -106,8 +142,8 @@ class VGG19FaceEncoder(nn.Module):
         return F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
     def forward(self, chips: Tensor) -> Tensor:
-        """Chips ``(B, 3, S, S)`` in [-1, 1] → speaker embeddings ``(B, 256)``, unit length, none negative."""
-        return to_speaker_space(self.classifier(self.features(chips).flatten(1)))
+        """Chips ``(B, 3, S, S)`` in [-1, 1] → speaker embeddings ``(B, E)`` in ``config.output_space``."""
+        return self.output(self.classifier(self.features(chips).flatten(1)))
 
 
 @dataclass(frozen=True)
@@ -153,6 +189,7 @@ class HeadFaceEncoder(nn.Module):
             previous = units
         self.dense = nn.Sequential(*layers, nn.Linear(previous, out))
         self.linear = nn.Linear(size, out, bias=False)
+        self.output = SpeakerOutput(config.output_space)
 
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
@@ -170,15 +207,15 @@ class HeadFaceEncoder(nn.Module):
         self.std.copy_(features.std(0).clamp_min(1e-6))
 
     def start_at(self, embeddings: Tensor | Sequence[Tensor]) -> None:
-        """Start the output at the mean of speaker embeddings ``(N, 256)``, so that no component begins dead."""
+        """Start the output at the mean of speaker embeddings ``(N, E)``, so that no component begins dead."""
         target = torch.as_tensor(embeddings) if isinstance(embeddings, Tensor) else torch.stack(list(embeddings))
         last = self.dense[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.bias.copy_(target.mean(0))
+            last.bias.copy_(self.output.standardise(target).mean(0))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Face features ``(B, D)`` in ``config.input_space`` → speaker embeddings ``(B, 256)``, unit length, none
-        negative."""
+        """Face features ``(B, D)`` in ``config.input_space`` → speaker embeddings ``(B, E)`` in
+        ``config.output_space``."""
         x = (features - self.mean) / self.std  # (B, D)
-        return to_speaker_space(self.dense(x) + self.linear(x))
+        return self.output(self.dense(x) + self.linear(x))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from crossmodal.errors import ConfigError
+
+SpaceForm = Literal["positive", "unit", "free"]
+_FORMS: dict[str, SpaceForm] = {"ge2e": "positive", "xtts": "free"}
 
 
 def space_size(name: str) -> int:
@@ -16,3 +21,12 @@ def space_size(name: str) -> int:
         remedy = "write <network>-<components>, for example dlib-128"
         raise ConfigError("is not the name of an embedding space", source=repr(name), remedy=remedy)
     return int(size)
+
+
+def space_form(name: str) -> SpaceForm:
+    """What the vectors of a speaker space look like.
+
+    ``positive``: unit length, no component negative (``ge2e``: its encoder ends in a ReLU); ``unit``: unit length
+    (``yourtts`` and other d-vectors); ``free``: lengths and signs carry information (``xtts``: conditioning latents).
+    """
+    return _FORMS.get(name.rpartition("-")[0], "unit")

@@ -28,7 +28,8 @@ class FaceEncoderTaskConfig:
     """The ``config`` part of a face encoder recipe."""
 
     data: Path
-    """Prepared data: a chip or face feature of the faces, ``ge2e-256`` of the voices, joined by identity."""
+    """Prepared data: a chip or face feature of the faces, and of the voices the speaker space that is written
+    (``ge2e-256``, or ``model.output_space``), joined by identity."""
     kind: Literal["face-encoder-vgg19", "face-encoder-head"] = "face-encoder-vgg19"
     """The published network on pixels, or the light head on a face feature."""
     size: Literal["full", "debug"] = "full"
@@ -43,10 +44,14 @@ class FaceEncoderTaskConfig:
     pull: float = 0.0
     """Weight of 1 − cosine to the own centroid, beside SGE2E: with few faces, SGE2E alone drives embeddings apart to
     where no voice is."""
+    regress: float | None = None
+    """Weight of the mean squared distance to the own centroid, in deviations of each component. ``None``: 1 for a
+    speaker space whose lengths carry information (XTTS's latents), which the cosines of SGE2E cannot see, else 0."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1 or self.noise < 0 or self.pull < 0:
-            raise ConfigError("flip is a share from 0 to 1, noise and pull are not negative", source="face-encoder")
+        if not 0 <= self.flip <= 1 or min(self.noise, self.pull, self.regress or 0) < 0:
+            problem = "flip is a share from 0 to 1, noise, pull and regress are not negative"
+            raise ConfigError(problem, source="face-encoder")
         config_class = classes(self.kind)[1]
         base = config_class.debug() if self.size == "debug" else config_class()  # type: ignore[attr-defined]
         from_dict(config_class, merge(to_dict(base), self.model), source=f"{self.kind}.model")
@@ -82,10 +87,18 @@ class FaceEncoderTask(Task):
         manifest = Manifest.read(config.data / "manifest.parquet")
         voices = FeatureStore(config.data / "features" / network.config.output_space)
         self._data = {split: self._faces(manifest, split) for split in ("train", "validation")}
+        free = network.output.form == "free"
         targets = {
-            split: centroids(voices, manifest, {name: i for i, name in enumerate(sorted(set(data.speakers)))})
+            split: centroids(
+                voices,
+                manifest,
+                {name: i for i, name in enumerate(sorted(set(data.speakers)))},
+                normalise=not free,
+            )
             for split, data in self._data.items()
         }
+        network.output.fit(targets["train"])
+        self.regress = float(free) if config.regress is None else config.regress
         self.frozen["centroids"] = self.centroids = _Centroids(**targets)
         if isinstance(network, HeadFaceEncoder):
             data = self._data["train"]
@@ -110,14 +123,17 @@ class FaceEncoderTask(Task):
                 x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         elif training and self.config.noise:
             x = x + self.config.noise * self.encoder.std * torch.randn_like(x)
-        embeddings = self.encoder(x)  # (B, D)
-        targets = self.centroids.of("train" if training else "validation")  # (K, D)
+        standardise = self.encoder.output.standardise
+        embeddings = standardise(self.encoder(x))  # (B, D)
+        targets = standardise(self.centroids.of("train" if training else "validation"))  # (K, D)
         loss = self.sge2e(embeddings, batch["label"], targets)
+        if self.regress:
+            loss = loss + self.regress * F.mse_loss(embeddings.float(), targets[batch["label"]])
+        embeddings, unit = F.normalize(embeddings.float(), dim=-1), F.normalize(targets, dim=-1)
         if self.config.pull:
-            nearest = F.normalize(targets, dim=-1)[batch["label"]]
-            loss = loss + self.config.pull * (1 - (embeddings.float() * nearest).sum(-1)).mean()
+            loss = loss + self.config.pull * (1 - (embeddings * unit[batch["label"]]).sum(-1)).mean()
         with torch.no_grad():
-            cosine = embeddings.float() @ F.normalize(targets, dim=-1).T  # (B, K)
+            cosine = embeddings @ unit.T  # (B, K)
             own = cosine.gather(1, batch["label"][:, None])
             top1 = (cosine.argmax(1) == batch["label"]).float().mean()
         return {"loss": loss, "cosine": own.mean(), "top1": top1}
