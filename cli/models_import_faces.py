@@ -116,6 +116,8 @@ def _facenet(
 ) -> None:
     """Import FaceNet, facenet-pytorch's Inception-ResNet v1: face features of 512 numbers.
 
+    The two files make different vectors: their spaces are facenet-512 (vggface2) and facenet-casia-512.
+
     Example:
 
         crossmodal models import facenet vggface2 -o facenet
@@ -124,7 +126,7 @@ def _facenet(
     """
     import tempfile
 
-    from crossmodal.models.face_features import FaceNetFeatures
+    from crossmodal.models.face_features import FaceNetConfig, FaceNetFeatures
     from crossmodal.models.foreign_weights import FACENET_URLS, download
     from crossmodal.parts import CREDITS, write_part
 
@@ -133,7 +135,8 @@ def _facenet(
             url = FACENET_URLS[source.value]
             say(f"downloading {url}", quiet=json)
             file = download(url, Path(scratch), remedy=f"crossmodal models import facenet {source.value} FILE")
-        network = FaceNetFeatures.from_file(file)
+        space = "facenet-512" if source is FaceNetSource.VGGFACE2 else "facenet-casia-512"
+        network = FaceNetFeatures.from_file(file, FaceNetConfig(output_space=space))
         notes = ["the classifier over the training identities was left out"]
         credit = CREDITS[f"facenet-{source.value}"]
         write_part(out, "face-features", network, credit=credit, files=[file], notes=notes, half=half)
