@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,13 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, help="Which face of a group picture, counted from the largest (0).")
         ] = None,
         no_detect: Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")] = False,
+        skin: Annotated[
+            Literal["photo", "feature"],
+            typer.Option(
+                help="Colour of the skin: measured in the photo (coloured and dim light is discounted), or what the "
+                "face feature suggests, which is further off but the same in any light."
+            ),
+        ] = "photo",
         bundle: BundleOption = "starter",
         device: Device = "auto",
         json: Json = False,
@@ -51,7 +58,7 @@ def register(app: typer.Typer) -> None:
             from crossmodal.speech2face import Speech2Face
 
             journey = Speech2Face.from_pretrained(bundle, device=device)
-            face = journey.reface(photo, index=face_index, no_detect=no_detect)
+            face = journey.reface(photo, index=face_index, no_detect=no_detect, skin=skin)
             write_output(out, ".png", face.save)
         if json:
             print_json({"output": out, "feature": face.feature, "landmarks": face.landmarks, **face.details})

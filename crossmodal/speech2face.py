@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Route = Literal["auto", "embedding", "spectrogram"]
+Skin = Literal["photo", "feature"]
 
 
 @dataclass
@@ -105,24 +106,47 @@ class Speech2Face(Journey):
         faces = self.decode(features, embedding=embedding.cpu(), details={"journey": "speech → face", "seed": seed})
         return faces if n is not None else faces[0]
 
-    def reface(self, photo: Any, *, index: int | None = None, no_detect: bool = False) -> Face:
+    def reface(self, photo: Any, *, index: int | None = None, no_detect: bool = False, skin: Skin = "photo") -> Face:
         """Photo → face feature → canonical face: what the decoder makes of a known face.
+
+        Args:
+            photo: anything :func:`crossmodal.faces.load_image` reads, or ``-``.
+            index: which face of a group picture, counted from the largest (0).
+            no_detect: take the whole picture for the face.
+            skin: where the colour of the skin comes from. ``photo``: measured in it, as far as the light can be told
+                from the skin (:mod:`crossmodal.skin`); ``feature``: the face feature alone, which hardly holds it.
 
         Raises:
             ImageError: the picture cannot be read or shows no face.
         """
-        feature = self.face_feature(photo, index=index, no_detect=no_detect)
-        return self.decode(feature[None], details={"journey": "photo → canonical face"})[0]
+        from crossmodal.skin import likely, measure
+
+        space = self.module("face-features").space
+        chip = self.read_face(photo, space, index=index, no_detect=no_detect).chip
+        feature = self.chip_feature(chip)
+        measured = measure(chip) if skin == "photo" and space == "dlib-128" else None
+        colour = None
+        if measured is not None:
+            expected = self.module("face-decoder").skin(feature[None].to(self.device)).detach().cpu().numpy()
+            colour = likely(expected, measured)  # (1, 3)
+        details = {"journey": "photo → canonical face", "skin": "feature" if colour is None else "photo"}
+        return self.decode(feature[None], skin=colour, details=details)[0]
 
     def decode(
-        self, features: torch.Tensor, *, embedding: torch.Tensor | None = None, details: dict[str, Any] | None = None
+        self,
+        features: torch.Tensor,
+        *,
+        skin: np.ndarray | None = None,
+        embedding: torch.Tensor | None = None,
+        details: dict[str, Any] | None = None,
     ) -> list[Face]:
-        """Face features ``(B, D)`` → faces."""
+        """Face features ``(B, D)``, and colours of their skin (sRGB ``(B, 3)`` in [0, 1]) if known → faces."""
         import torch
         from PIL import Image
 
+        colour = None if skin is None else torch.from_numpy(skin).float().to(self.device)
         with torch.inference_mode():
-            decoded = self.module("face-decoder")(features.to(self.device))
+            decoded = self.module("face-decoder")(features.to(self.device), colour)
         pixels = (decoded.image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
         made_by = {"bundle": f"{self.bundle.info.name} {self.bundle.info.version}", **(details or {})}
         return [

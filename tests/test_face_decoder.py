@@ -13,7 +13,7 @@ from torch import nn
 
 from crossmodal.data import generated_people
 from crossmodal.data.canonical_faces import AlignedFaces, matte, mean_shape, read_template, similarity, transform
-from crossmodal.data.face_model import build_model, draw_morphs, hair_styles, project, regions
+from crossmodal.data.face_model import build_model, draw_morphs, hair_styles, project, regions, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.losses.decoder import Describer, landmark_loss, recognition_loss, texture_loss
@@ -167,9 +167,24 @@ def test_skin_follows_its_own_regression(prepared: PreparedFaces) -> None:
     decoder = filled(prepared)
     decoder.tone_of_face.copy_(torch.randn_like(decoder.tone_of_face))
     decoder.tone_weight.copy_(0.1 * torch.randn_like(decoder.tone_weight))
-    x = torch.randn(5, 128)
-    toned = decoder._toned(x, torch.randn(5, 8))
-    assert torch.allclose(toned @ decoder.tone_of_face, x @ decoder.tone_weight, atol=1e-3)
+    feature = torch.randn(5, 128)
+    tone = decoder.code(feature).face @ decoder.tone_of_face
+    assert torch.allclose(tone, decoder.skin(feature) - decoder.mean_skin(), atol=1e-3)
+
+
+def test_skin_can_be_given(prepared: PreparedFaces) -> None:
+    decoder = filled(prepared)
+    where = torch.from_numpy(skin_mask(prepared.aligned))
+    decoder.tone_of_face.copy_(decoder.basis.face_basis[:, :3, where].mean(-1))
+    feature = 0.1 * torch.randn(2, 128)
+    usual = decoder.mean_skin()
+    with torch.no_grad():
+        fair, dark = (
+            decoder(feature, usual.expand(2, 3) + step).texture[..., where].mean(-1) for step in (0.03, -0.03)
+        )
+        own = decoder(feature, decoder.skin(feature)).image
+        assert torch.allclose(own, decoder(feature).image, atol=1e-5)
+    assert torch.allclose(fair - dark, torch.full((2, 3), 0.06), atol=0.02)
 
 
 @pytest.mark.parametrize("texture", ["basis", "conv"])

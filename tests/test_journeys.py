@@ -83,6 +83,19 @@ def test_reface_uses_the_photo(s2f, folder):
     assert not torch.equal(one.feature, other.feature)
 
 
+def test_reface_takes_the_skin_from_where_it_is_told_to(s2f, folder, monkeypatch):
+    told = []
+    decoder = s2f.module("face-decoder")
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda feature, skin=None: told.append(skin) or forward(feature, skin))
+    assert s2f.reface(folder / "face.png").details["skin"] == "photo"
+    assert s2f.reface(folder / "face.png", skin="feature").details["skin"] == "feature"
+    grey = Image.open(folder / "face.png").convert("L").convert("RGB")
+    assert s2f.reface(grey).details["skin"] == "feature"
+    assert told[0].shape == (1, 3)
+    assert told[1:] == [None, None]
+
+
 def test_speech_from_a_face_and_from_a_voice(f2s, folder, tmp_path):
     spoken = f2s(folder / "face.png", "Hello there.")
     assert spoken.waveform.dtype == np.float32

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crossmodal.data.canonical_faces import BROWS, CHIN, INNER, NECK, OUTLINE, PUPILS, AlignedFaces
 from crossmodal.models.face_decoder import FaceBasis, FaceCode, FaceDecoder, FaceDecoderConfig
+from crossmodal.skin import mask
 
 
 @dataclass
@@ -71,17 +72,7 @@ def regions(aligned: AlignedFaces) -> tuple[np.ndarray, np.ndarray]:
 
 def skin_mask(aligned: AlignedFaces) -> np.ndarray:
     """Cheeks and lower forehead in the mean shape ``(H, W)`` bool: skin in everyone, without beard or hair."""
-    mean, eyes = aligned.mean_points, aligned.frame.eye_distance
-    rows, columns = np.mgrid[0 : aligned.frame.size, 0 : aligned.frame.size]
-    left, right = mean[PUPILS[0]], mean[PUPILS[1]]
-    mask = np.zeros(rows.shape, dtype=bool)
-    for x, y, radius in (
-        (left[0] - 0.05 * eyes, left[1] + 0.62 * eyes, 0.2),
-        (right[0] + 0.05 * eyes, right[1] + 0.62 * eyes, 0.2),
-        ((left[0] + right[0]) / 2, left[1] - 0.62 * eyes, 0.18),
-    ):
-        mask |= (columns - x) ** 2 + (rows - y) ** 2 < (radius * eyes) ** 2
-    return mask
+    return mask(aligned.mean_points[list(PUPILS)].astype(np.float64), aligned.frame.size)
 
 
 def _principal(data: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

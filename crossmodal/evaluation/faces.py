@@ -22,6 +22,7 @@ from crossmodal.data.pseudo_pairs import Axis, gender_axis
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
+from crossmodal.skin import srgb_to_lab
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
@@ -31,20 +32,6 @@ NOTES = (
     "skin colour are independent of it.",
     "Voice and face are never of the same person here: what is measured is whether a face fits what the voice tells.",
 )
-
-
-# ---------------------------------------------------------------------------------------- colour
-
-
-def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1] ``(..., 3)`` → CIE L*a*b* under D65 ``(..., 3)`` (CIE 15:2004)."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    matrix = np.array(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    xyz = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
-    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
 
 
 # ---------------------------------------------------------------------------------------- photo → face

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from crossmodal.errors import ConfigError
 from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import warp, with_anchors
+from crossmodal.skin import mask
 
 
 @dataclass(frozen=True)
@@ -257,22 +258,36 @@ class FaceDecoder(nn.Module):
         x = (feature - self.feature_mean) * self.feature_scale
         return x, self.trunk(F.gelu(self.first_layer(x)))
 
-    def code(self, feature: Tensor) -> FaceCode:
-        """``(B, D)`` → components, each within ± ``config.limit``."""
-        return self._code(*self.hidden(feature))
+    def code(self, feature: Tensor, skin: Tensor | None = None) -> FaceCode:
+        """``(B, D)`` → components, each within ± ``config.limit``; ``skin`` as in :meth:`forward`."""
+        return self._code(*self.hidden(feature), skin)
 
-    def _code(self, x: Tensor, h: Tensor) -> FaceCode:
+    def _code(self, x: Tensor, h: Tensor, skin: Tensor | None = None) -> FaceCode:
         values = self.linear(x) + self.bend(h)  # (B, S + F)
         shape, face = values.split([self.config.shape_components, self.config.face_components], dim=-1)
-        shape, face = self._limit(shape), self._toned(x, self._limit(face))
+        tone = self._tone(x) if skin is None else skin - self.mean_skin()
+        shape, face = self._limit(shape), self._toned(tone, self._limit(face))
         chosen = (self.style_logits(x, h) * self.config.style_sharpness).softmax(-1)  # (B, styles)
         return FaceCode(shape, face, self.hair(chosen, face))
 
-    def _toned(self, x: Tensor, face: Tensor) -> Tensor:
-        """The face code nearest to ``face`` ``(B, F)`` whose skin has the colour that ``x`` ``(B, D)`` predicts."""
-        wanted = x @ self.tone_weight + self.tone_bias  # (B, 3) difference from the mean face's colour
-        gram = self.tone_of_face.T @ self.tone_of_face + 1e-6 * torch.eye(3, device=x.device)
-        return face + (wanted - face @ self.tone_of_face) @ torch.linalg.solve(gram, self.tone_of_face.T)
+    def skin(self, feature: Tensor) -> Tensor:
+        """Colour of the skin that a feature suggests: ``(B, D)`` → sRGB ``(B, 3)``."""
+        return self._tone((feature - self.feature_mean) * self.feature_scale) + self.mean_skin()
+
+    def mean_skin(self) -> Tensor:
+        """Colour of the mean face's skin: sRGB ``(3,)``."""
+        pupils = self.basis.mean_points[:2].cpu().numpy().astype(np.float64)
+        where = torch.from_numpy(mask(pupils, self.config.size)).to(self.basis.mean_texture.device)
+        return self.basis.mean_texture[:3, where].mean(-1)
+
+    def _tone(self, x: Tensor) -> Tensor:
+        """The skin's predicted difference from the mean face's: ``(B, D)`` → ``(B, 3)``."""
+        return x @ self.tone_weight + self.tone_bias
+
+    def _toned(self, tone: Tensor, face: Tensor) -> Tensor:
+        """The face code nearest to ``face`` ``(B, F)`` whose skin differs by ``tone`` ``(B, 3)`` from the mean."""
+        gram = self.tone_of_face.T @ self.tone_of_face + 1e-6 * torch.eye(3, device=face.device)
+        return face + (tone - face @ self.tone_of_face) @ torch.linalg.solve(gram, self.tone_of_face.T)
 
     def hair(self, chosen: Tensor, face: Tensor) -> Tensor:
         """Hair of a weighted choice of styles ``(B, styles)``, its skin toned to the face ``(B, F)`` → ``(B, H)``."""
@@ -312,11 +327,13 @@ class FaceDecoder(nn.Module):
         t = ((alpha - 0.25) * 2).clamp(0, 1)
         return t * t * (3 - 2 * t)
 
-    def forward(self, feature: Tensor) -> DecodedFace:
+    def forward(self, feature: Tensor, skin: Tensor | None = None) -> DecodedFace:
         """Decode features.
 
         Args:
             feature: ``(B, D)`` in ``config.input_space``.
+            skin: ``(B, 3)`` colour of the skin, sRGB in [0, 1]; ``None``: what the feature suggests, see :meth:`skin`.
+                A ``conv`` texture has the feature's own.
 
         Returns:
             The faces, ``config.size`` square.
@@ -328,7 +345,7 @@ class FaceDecoder(nn.Module):
             problem = f"expected features (B, {self.config.input_size}), got {tuple(feature.shape)}"
             raise ConfigError(problem, source="face-decoder", remedy=f"use features of {self.config.input_space}")
         x, h = self.hidden(feature)
-        code = self._code(x, h)
+        code = self._code(x, h, skin)
         if self.config.texture == "basis":
             return self.render(code)
         return self.compose(self.conv(torch.cat([x, h], dim=-1)), self.basis.points(code.shape, code.hair))

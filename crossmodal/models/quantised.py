@@ -60,7 +60,7 @@ class PackedBasis(nn.Module):
                 raise RuntimeError(f"{name}.{plane}: {values.shape[1]} values for {int(support.sum())} pixels")
             self.register_buffer(f"{plane}_values", values)
             self.register_buffer(f"{plane}_scale", scale.expand(components).clone())
-            self.register_buffer(f"{plane}_support", support)
+            self.register_buffer(f"{plane}_where", support.nonzero()[:, 0])
 
     def planes(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Code ``(B, K)`` → luminance ``(B, 1, H, W)``, and colour and alpha ``(B, 3, H/2, W/2)``: see :func:`rgba`."""
@@ -69,7 +69,7 @@ class PackedBasis(nn.Module):
             values = self.get_buffer(f"{plane}_values").to(code.dtype)  # (K, P)
             combined = (code * self.get_buffer(f"{plane}_scale")) @ values
             side = self.size if plane == "y" else self.size // 2
-            where = self.get_buffer(f"{plane}_support").nonzero().T.expand(len(code), -1)
+            where = self.get_buffer(f"{plane}_where").expand(len(code), -1)
             full = combined.new_zeros(len(code), side * side).scatter(1, where, combined)
             found.append(full.view(-1, 1, side, side))
         return found[0], torch.cat(found[1:], dim=1)
@@ -80,7 +80,9 @@ class PackedBasis(nn.Module):
         for plane in _PLANES:
             tensors[f"{self.name}.{plane}.values"] = self.get_buffer(f"{plane}_values")
             tensors[f"{self.name}.{plane}.scale"] = self.get_buffer(f"{plane}_scale")
-            tensors[f"{self.name}.{plane}.support"] = _pack_bits(self.get_buffer(f"{plane}_support"))
+            support = torch.zeros(self.size**2 if plane == "y" else (self.size // 2) ** 2, dtype=torch.bool)
+            support[self.get_buffer(f"{plane}_where").cpu()] = True
+            tensors[f"{self.name}.{plane}.support"] = _pack_bits(support)
         return tensors
 
 
