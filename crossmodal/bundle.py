@@ -343,6 +343,8 @@ class BundleWriter:
         for name in filter(None, (entry.config, entry.weights)):
             self.add_file(bundle.file(name), name)
         self._modules[role] = entry
+        if record := bundle.protocol():
+            self.protocol(record)
 
     def add_file(self, source: str | Path, name: str) -> None:
         """Copy a further file (an example, a picture of the card) into the bundle."""
@@ -359,8 +361,15 @@ class BundleWriter:
         save_yaml(values, self._scratch / "calibration.yaml")
 
     def protocol(self, record: Mapping[str, Any]) -> None:
-        """Whom the networks were trained on (:func:`crossmodal.data.splits.protocol_record`)."""
-        save_yaml(record, self._scratch / "protocol.yaml")
+        """Say whom the networks were trained on (:func:`crossmodal.data.splits.protocol_record`).
+
+        Records of one protocol are joined. Networks of different protocols leave no list that they may be tested on:
+        the bundle then names them all, and no test list has its fingerprint.
+        """
+        place = self._scratch / "protocol.yaml"
+        both = [load_yaml(place), record] if place.is_file() else [record]
+        joined = {key: "+".join(dict.fromkeys(str(r[key]) for r in both)) for key in ("protocol", "fingerprint")}
+        save_yaml({**joined, "trained_on": sorted({who for r in both for who in r["trained_on"]})}, place)
 
     def close(self) -> Path:
         """Check the spaces, write ``bundle.yaml`` and move the bundle into place."""
@@ -481,7 +490,7 @@ def _from_hub(source: str, *, local_files_only: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repo, _, revision = source.partition("@")
-    patterns = ["bundle.yaml", "*.yaml", "*.safetensors", "*.md", "examples/*"]
+    patterns = ["bundle.yaml", "*.yaml", "*.safetensors", "*.md", "examples/*", "onnx/*"]
     try:
         folder = snapshot_download(
             repo, revision=revision or None, allow_patterns=patterns, local_files_only=local_files_only

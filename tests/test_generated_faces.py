@@ -19,7 +19,7 @@ from crossmodal.data import generated_people, splits
 from crossmodal.data.features import FeatureWriter, feature
 from crossmodal.data.generated import generate, generated_feature
 from crossmodal.data.manifest import Manifest
-from crossmodal.errors import DataError, LeakageError, SpaceMismatchError
+from crossmodal.errors import CheckpointError, DataError, LeakageError, SpaceMismatchError
 from crossmodal.evaluation import face_cases, generated_faces, leakage
 from crossmodal.evaluation.drawing import Drawing, Drawn
 from crossmodal.evaluation.face_cases import FaceCases, RealFaces
@@ -222,6 +222,18 @@ def test_leakage_is_checked_where_a_record_is_kept(bundle: Path, data: Path, tmp
     assert "leakage checked" in leakage.require(own, tested)
     with pytest.raises(LeakageError, match="was trained on 11 of the people"):
         leakage.require(own, trained)
+    # a network taken over brings its record with it; one of another protocol leaves nothing that may be tested on
+    for number, (fingerprint, allowed) in enumerate([(own.protocol()["fingerprint"], True), ("other", False)]):
+        with BundleWriter(tmp_path / f"c{number}", name="both") as writer:
+            writer.protocol({"protocol": "x", "fingerprint": fingerprint, "trained_on": ["somebody"]})
+            writer.copy_module(own, "feature-head")
+        both = Journey.from_pretrained(tmp_path / f"c{number}", device="cpu").bundle
+        assert set(both.protocol()["trained_on"]) > set(own.protocol()["trained_on"])
+        if allowed:
+            assert "leakage checked" in leakage.require(both, tested)
+        else:
+            with pytest.raises(CheckpointError, match="was trained under protocol"):
+                leakage.require(both, tested)
 
 
 def test_london_cases_hold_photos_of_others_apart(drawing: Drawing) -> None:

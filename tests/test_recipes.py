@@ -16,6 +16,7 @@ from crossmodal.errors import ConfigError, CrossmodalError, DataError
 from crossmodal.evaluation.faces import HELD_OUT
 from crossmodal.face2speech import Face2Speech
 from crossmodal.speech2face import Speech2Face
+from crossmodal.training.checkpoints import find
 from crossmodal.training.logging import read_log
 from crossmodal.training.recipe import find_recipe, load_recipe, packaged_recipes, parse_settings, train
 from tests.debug_bundle import write_debug_bundle
@@ -76,6 +77,9 @@ def test_debug_recipe_trains_and_its_result_loads(name: str, tmp_path: Path) -> 
     assert all(torch.tensor(e["loss"]).isfinite() for e in read_log(tmp_path / "run"))
     bundle = Bundle.open(exported)
     assert bundle.info.modules
+    assert bundle.protocol() == find(result.checkpoint).state.get(
+        "protocol", {}
+    )  # whom it was trained on, if that is known
     for role in bundle.info.modules:
         module = bundle.load(role)
         assert not module.training
