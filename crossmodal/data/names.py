@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 
 # Letters that Unicode does not decompose into a base letter and a mark.
@@ -10,6 +11,7 @@ _LETTERS = str.maketrans(
 )
 
 
+@functools.lru_cache(maxsize=1 << 16)  # lists say the same names again and again
 def normalise_name(name: str) -> str:
     """The key under which two spellings of one name meet: ``A.J._Buckley`` and ``a j buckley`` → ``ajbuckley``.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossmodal.data.names import normalise_name
-from crossmodal.data.sets.layout import read_text
+from crossmodal.data.sets.layout import IMAGES, read_text
 from crossmodal.data.sets.voxceleb import people_table, read_people
 from crossmodal.errors import DataError
 
@@ -45,7 +45,7 @@ class Clip:
     @property
     def is_face(self) -> bool:
         """Whether it is a picture."""
-        return self.file.endswith((".jpg", ".jpeg", ".png"))
+        return Path(self.file).suffix.lower() in IMAGES
 
 
 @dataclass(frozen=True)
@@ -228,16 +228,26 @@ class People:
         """Of the file, for messages."""
         return self.source.name if self.source.is_file() else "vox1_meta.csv"
 
+    def __contains__(self, person: str) -> bool:
+        return person in self.table or normalise_name(person) in self._id_of
+
     def id_of(self, person: str) -> str:
         """VoxCeleb id of an id or a name.
 
         Raises:
             DataError: nobody of that name.
         """
-        found = person if person in self.table else self._id_of.get(normalise_name(person))
-        if found is None:
+        if person not in self:
             raise DataError(f"is not in {self.table_name}", source=person)
-        return found
+        return person if person in self.table else self._id_of[normalise_name(person)]
+
+    def names(self, person: str) -> tuple[str, ...]:
+        """Id and name (``A.J._Buckley``) of an id or a name; nothing if nobody is called so."""
+        if person not in self:
+            return ()
+        found = self.id_of(person)
+        name = self.table[found].get("name", "").replace(" ", "_")
+        return (found, name) if name else (found,)
 
     def attribute(self, person: str, name: str) -> str | None:
         """``gender``, ``nationality``, ``age`` or ``name`` of an id or a name; ``None`` if the table does not say."""

@@ -7,6 +7,7 @@ a list. Weights count how often a case was drawn, which makes a bootstrap one cu
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,40 +56,47 @@ class PairScores:
         Returns:
             two arrays; NaN if the weights leave pairs of one kind only.
         """
-        every = np.ones_like(self._same) if weights is None else np.asarray(weights, dtype=np.float64)
-        right = np.cumsum(every * self._same)
-        wrong = np.cumsum(every) - right
-        if self._ends is not None:
-            right, wrong = right[self._ends], wrong[self._ends]
+        right, wrong, _ = self._counts(weights)
         if not (right[-1] and wrong[-1]):
             return np.full(len(right) + 1, np.nan), np.full(len(right) + 1, np.nan)
         return np.append(0.0, wrong / wrong[-1]), np.append(0.0, right / right[-1])
 
     def measure(self, weights: np.ndarray | None = None) -> tuple[float, float]:
-        """AUC and EER, each 0 to 1 (weights: see :meth:`roc`).
+        """AUC and EER, each 0 to 1, or both NaN (weights: see :meth:`roc`). Chance is 0.5 for both.
 
         The **AUC** is how often a pair of one person scores above one of different people, ties half (Mann & Whitney
-        1947; Hanley & McNeil 1982). The **EER** is :func:`equal_error_rate`. Chance is 0.5 for both.
+        1947; Hanley & McNeil 1982).
+
+        The **EER** is the error rate where as many pairs are wrongly accepted as are wrongly rejected. The ROC is read
+        as the straight lines between its points (a threshold chosen at random between two neighbours) and cut with
+        ``fpr = 1 − tpr``: no jump when the list is short or the scores are few.
         """
-        fpr, tpr = self.roc(weights)
-        return float(np.diff(fpr) @ (tpr[1:] + tpr[:-1])) / 2, equal_error_rate(fpr, tpr)
+        right, wrong, step = self._counts(weights)
+        positives, negatives = float(right[-1]), float(wrong[-1])
+        if not (positives and negatives):
+            return float("nan"), float("nan")
+        tied = 0.0 if self._ends is None else float(step @ np.diff(right, prepend=0.0)) / 2
+        area = float(step @ right) - tied
 
+        def gap(place: int) -> float:
+            return float(wrong[place]) / negatives + float(right[place]) / positives - 1.0
 
-def equal_error_rate(fpr: np.ndarray, tpr: np.ndarray) -> float:
-    """Error rate, 0 to 1, where as many pairs are wrongly accepted as are wrongly rejected; NaN where the rates are.
+        place = bisect.bisect_left(range(len(right) - 1), 0.0, key=gap)
+        before = (float(wrong[place - 1]) / negatives, gap(place - 1)) if place else (0.0, -1.0)
+        after = (float(wrong[place]) / negatives, gap(place))
+        eer = before[0] - before[1] / (after[1] - before[1]) * (after[0] - before[0])
+        return area / (positives * negatives), eer
 
-    The ROC is read as the straight lines between its points (a threshold chosen at random between two neighbours), and
-    cut with ``fpr = 1 − tpr``: no jump when the list is short or the scores are few.
-
-    Args:
-        fpr, tpr: ``(L,)``, rising from 0 to 1, see :meth:`PairScores.roc`.
-    """
-    if np.isnan(fpr[0]):
-        return float("nan")
-    gap = fpr + tpr - 1.0
-    right = max(1, int(np.searchsorted(gap, 0.0)))
-    share = -gap[right - 1] / (gap[right] - gap[right - 1])
-    return float(fpr[right - 1] + share * (fpr[right] - fpr[right - 1]))
+    def _counts(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positive and negative pairs ``(L,)`` up to every distinct score, and the negative ones at it."""
+        every = np.ones_like(self._same) if weights is None else np.asarray(weights, dtype=np.float64)
+        positive = every * self._same
+        negative = every - positive
+        right, wrong = np.cumsum(positive), np.cumsum(negative)
+        if self._ends is None:
+            return right, wrong, negative
+        wrong = wrong[self._ends]
+        return right[self._ends], wrong, np.diff(wrong, prepend=0.0)
 
 
 def matching_credit(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
