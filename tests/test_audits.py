@@ -122,7 +122,7 @@ def test_command(bundle: Path, tmp_path: Path) -> None:
     base = ["evaluate", "audit", str(tmp_path / "data"), "--bundle", str(bundle)]
     page = tmp_path / "audit.html"
     result = CliRunner().invoke(
-        app, [*base, "--part", "validation", "--speakers", "3", "--json", "--report", str(page)]
+        app, [*base, "--part", "validation", "--speakers", "2", "--json", "--report", str(page)]
     )
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)

@@ -57,7 +57,7 @@ class Ideal:
 
     def draw(self, features: np.ndarray) -> Drawn:
         count = len(features)
-        return Drawn(np.zeros((count, 8, 8, 3), np.uint8), np.zeros((count, 20, 2)), features, np.ones(count, bool))
+        return Drawn({}, np.zeros((count, 20, 2)), features, np.ones(count, dtype=bool))
 
 
 def unit(values: np.ndarray) -> np.ndarray:

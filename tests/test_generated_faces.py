@@ -74,6 +74,33 @@ def test_cases_are_what_was_prepared(cases: FaceCases, drawing: Drawing) -> None
     assert cases.gallery.picture(0).size == (160, 160)
 
 
+def test_voices_may_be_spectrograms_or_embeddings(bundle: Path, data: Path, tmp_path: Path) -> None:
+    """What is predicted from prepared spectrograms or embeddings is what is predicted from the sound."""
+    from crossmodal.audio import complex_spectrogram
+
+    folder = other(data, tmp_path)
+    shutil.rmtree(folder / "features" / "waveform")
+    journey = Journey.from_pretrained(bundle, device="cpu")
+    spectrum, drawing = Drawing(journey, "spectrogram"), Drawing(journey)
+    with pytest.raises(DataError, match="nobody in the part 'validation' has a voice"):
+        face_cases.from_prepared(spectrum, folder, "validation")
+    heard = face_cases.from_prepared(spectrum, data, "validation")
+    assert heard.voice is not None
+    writer = FeatureWriter(folder / "features" / "spectrogram", feature("spectrogram"))
+    manifest = splits.part(Manifest.read(folder / "manifest.parquet"), "validation")
+    order = sorted(manifest, key=lambda row: splits.fraction(row.id))
+    for index, row in enumerate(order):
+        writer.add(row.id, "", complex_spectrogram(torch.from_numpy(heard.voice(index))).numpy().astype(np.float16))
+    writer.flush()
+    stored = face_cases.from_prepared(spectrum, folder, "validation")
+    assert stored.voice is None
+    assert stored.inputs["the voice"] == pytest.approx(heard.inputs["the voice"], abs=0.02)
+    assert not any("hypotheses" in f.name for f in generated_faces.measure(spectrum, stored, pictures=0).figures)
+    embedded = face_cases.from_prepared(drawing, folder, "validation")
+    expected = [generated_feature(int(r.speaker), int(r.id[-1]), "ge2e-256") for r in order]
+    assert embedded.embeddings == pytest.approx(np.stack(expected))
+
+
 def test_every_kind_of_figure_is_there(drawing: Drawing, cases: FaceCases) -> None:
     found = generated_faces.measure(drawing, cases, pictures=2)
     names = [f.name for f in found.figures]
@@ -123,9 +150,9 @@ def test_a_perfect_feature_finds_everybody_and_a_random_one_does_not() -> None:
     rows = [{"gender": ("female", "male")[i % 2]} for i in range(count)]
     faces = RealFaces(true, people, rows)
 
-    def draw(features: np.ndarray) -> Drawn:
+    def draw(features: np.ndarray, keep: object = None) -> Drawn:
         """Read back as it is: the decoder's own fidelity is not the subject."""
-        pixels, landmarks = np.zeros((count, 8, 8, 3), np.uint8), np.zeros((count, 20, 2))
+        pixels, landmarks = {i: np.zeros((8, 8, 3), np.uint8) for i in range(count)}, np.zeros((count, 20, 2))
         return Drawn(pixels, landmarks, features, np.ones(count, dtype=bool))
 
     ideal = SimpleNamespace(draw=draw, landmarks=lambda _: np.zeros((count, 20, 2)), classify=lambda _: None)

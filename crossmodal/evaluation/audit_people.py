@@ -126,7 +126,7 @@ def _drawn(
         )
     ]
     if probe is not None:
-        read = probe.read(drawing.draw(first).feature)
+        read = probe.read(drawing.draw(first, keep=()).feature)
         found.insert(
             0, CaseValues("voice → face: gender of the drawn face agrees", (read == gender).astype(float), True)
         )

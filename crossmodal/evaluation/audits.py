@@ -262,7 +262,7 @@ def _sweep(
         if embedding is not None and embeddings is not None:
             rows["cosine"].append((embedding * embeddings).sum(1))
         if probe is not None and known.any():
-            read = probe.read(drawing.draw(feature[known]).feature)
+            read = probe.read(drawing.draw(feature[known], keep=()).feature)
             rows["gender"].append((read == voices.gender[known]).astype(float))
     other = ~np.eye(len(features), dtype=bool)
     apart = np.linalg.norm(features[:, None] - features[None], axis=-1)[other]

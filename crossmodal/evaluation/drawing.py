@@ -7,7 +7,7 @@ every drawn face with the face-recognition network as if it were a photo: found 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,8 +29,8 @@ Route = Literal["auto", "embedding", "spectrogram"]
 class Drawn:
     """``N`` drawn faces."""
 
-    images: np.ndarray
-    """``(N, H, W, 3)`` uint8."""
+    images: Mapping[int, np.ndarray]
+    """Index → ``(H, W, 3)`` uint8, of those that were kept."""
     landmarks: np.ndarray
     """``(N, L, 2)`` pixels."""
     feature: np.ndarray
@@ -137,20 +137,27 @@ class Drawing:
                 found.append(head.sample(row[None], count, generator=generator)[0].float().cpu().numpy())
         return np.stack(found)
 
-    def draw(self, features: np.ndarray) -> Drawn:
-        """``(N, D)`` → faces, read back."""
+    def draw(self, features: np.ndarray, keep: Collection[int] | None = None) -> Drawn:
+        """``(N, D)`` → faces, read back.
+
+        Args:
+            features: what is drawn.
+            keep: which pictures are kept (thousands would fill the memory); all of them if ``None``.
+        """
         import torch
 
-        images, landmarks = [], []
-        with torch.inference_mode():
-            for start in range(0, len(features), BATCH):
+        images: dict[int, np.ndarray] = {}
+        landmarks, described, found = [], [], []
+        for start in range(0, len(features), BATCH):
+            with torch.inference_mode():
                 face = self.decoder(self._tensor(features[start : start + BATCH]))
-                pixels = (face.image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-                images.append(pixels.cpu().numpy())
+                pixels = (face.image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
                 landmarks.append(face.landmarks.float().cpu().numpy())
-        pictures = np.concatenate(images)
-        feature, found = self.describe(pictures)
-        return Drawn(pictures, np.concatenate(landmarks), feature, found)
+            feature, seen = self.describe(pixels)
+            described.append(feature)
+            found.append(seen)
+            images.update((start + i, image) for i, image in enumerate(pixels) if keep is None or start + i in keep)
+        return Drawn(images, np.concatenate(landmarks), np.concatenate(described), np.concatenate(found))
 
     def landmarks(self, features: np.ndarray) -> np.ndarray:
         """``(N, D)`` → ``(N, L, 2)``: where the decoder places the landmarks of each."""

@@ -31,6 +31,8 @@ LONGEST = 20.0
 """Seconds of speech of a clip that are heard, at most."""
 PROBE_FACES = 20_000
 """Real faces that probes and baselines are made of, at most."""
+PROBE_CHIPS = 2_000
+"""The same, where their features have to be computed from chips."""
 
 
 @dataclass
@@ -134,7 +136,7 @@ def from_prepared(
     own = {row.id for row in rows}
     heard = [row for row in tested if row.identity in shown and (row.id in own or row.pairing is None)]
     voices = _Voices(drawing, folder)
-    heard = sorted((row for row in heard if voices.has(row)), key=lambda row: splits.fraction(row.id))
+    heard = sorted((row for row in heard if voices.has(row)), key=_by_hash)
     if not heard:
         raise DataError(f"nobody in the part '{part}' has a voice and a true face", source=folder)
     heard = heard[:limit] if limit else heard
@@ -145,7 +147,8 @@ def from_prepared(
     heard = [heard[i] for i in kept]
     true, first = _true_faces(faces, rows, heard)
     gallery_rows = [first[name] for name in people]
-    rest = [row for row in manifest if row.attributes.get("split") != part and faces.has(row)][:PROBE_FACES]
+    rest = sorted((r for r in manifest if r.attributes.get("split") != part and faces.has(r)), key=_by_hash)
+    rest = rest[: PROBE_FACES if faces.stored is not None else PROBE_CHIPS]
     notes = [f"{skipped} voices hold too little speech and were left out"] if skipped else []
     pseudo = any(row.pairing == "pseudo" for row in heard)
     if pseudo:
@@ -176,13 +179,18 @@ def from_prepared(
     )
 
 
+def _by_hash(row: Row) -> float:
+    return splits.fraction(row.id)
+
+
 def _true_faces(faces: _Faces, rows: Sequence[Row], heard: Sequence[Row]) -> tuple[np.ndarray, dict[str, Row]]:
     """True feature of every heard row ``(N, D)``, and the first row with a face of every person."""
-    by_person: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.id):
-        by_person.setdefault(row.identity, []).append(row)
     needed = {row.identity for row in heard}
-    values = {row.id: value for row, value in zip(rows, faces.features(rows)) if row.identity in needed}
+    by_person: dict[str, list[Row]] = {}
+    for row in sorted((row for row in rows if row.identity in needed), key=lambda row: row.id):
+        by_person.setdefault(row.identity, []).append(row)
+    used = [row for some in by_person.values() for row in some]
+    values = dict(zip([row.id for row in used], faces.features(used)))
     means = {name: np.mean([values[r.id] for r in by_person[name]], axis=0) for name in needed}
     true = np.stack([values.get(row.id, means[row.identity]) for row in heard])
     return true.astype(np.float32), {name: by_person[name][0] for name in needed}

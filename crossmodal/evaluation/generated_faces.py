@@ -83,7 +83,7 @@ def measure(
     drawn: dict[str, Drawn] = {}
     for name, features in cases.inputs.items():
         progress(f"drawing {len(features)} faces from {name}")
-        drawn[name] = drawing.draw(features)
+        drawn[name] = drawing.draw(features, keep=_shown(cases, pictures))
         found = drawn[name].found.astype(float)
         result.figures.append(
             figure(f"drawn from {name}: the detector sees a face", found, clusters=cases.people, seed=seed)
@@ -197,12 +197,16 @@ def _retrieval(result: GeneratedFaces, cases: FaceCases, drawn: dict[str, Drawn]
     if cases.gallery.picture is None:
         return
     for name, faces in drawn.items():
-        chosen = np.unique(people, return_index=True)[1][:pictures]
-        for index in chosen:
+        for index in _shown(cases, pictures):
             title = f"{str(people[index]).replace('/', '-')} from {name}"
             result.pictures[title] = top_picture(
-                faces.feature[index], int(right[index]), gallery, faces.picture(int(index)), cases.gallery.picture
+                faces.feature[index], int(right[index]), gallery, faces.picture(index), cases.gallery.picture
             )
+
+
+def _shown(cases: FaceCases, pictures: int) -> list[int]:
+    """The first case of the first people: those whose pictures are shown."""
+    return np.unique(cases.people, return_index=True)[1][:pictures].tolist()
 
 
 def _craniofacial(
@@ -297,7 +301,7 @@ def diversity(drawing: Drawing, embeddings: np.ndarray, real: np.ndarray, *, see
         seed: of the hypotheses.
     """
     samples = drawing.samples(embeddings, HYPOTHESES, seed)  # (V, H, D)
-    faces = drawing.draw(samples.reshape(-1, samples.shape[-1])).feature.reshape(samples.shape)
+    faces = drawing.draw(samples.reshape(-1, samples.shape[-1]), keep=()).feature.reshape(samples.shape)
     upper = np.triu_indices(HYPOTHESES, 1)
     within = np.array([distances(row, row, "L2")[upper].mean() for row in faces])
     pairs = distances(real, real, "L2")[np.triu_indices(len(real), 1)]
