@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         paths: Annotated[list[str], typer.Argument(help="Recordings and photos, in any mixture.", metavar="PATH...")],
         out: Annotated[
             str | None,
-            typer.Option("--out", "-o", help="Write 'paths', 'kinds' and 'embeddings' (N, 256) to this .npz."),
+            typer.Option("--out", "-o", help="Write 'paths', 'kinds', 'embeddings' (N, 256) and 'space' to this .npz."),
         ] = None,
         kind: Annotated[
             Literal["voice", "face"] | None,
@@ -64,9 +64,10 @@ def register(app: typer.Typer) -> None:
                     paths=np.array([r["path"] for r in rows]),
                     kinds=np.array([r["kind"] for r in rows]),
                     embeddings=np.stack([r["embedding"] for r in rows]),
+                    space=np.array(journey.embedding_space),
                 )
         if json:
-            print_json({"space": "ge2e-256", "items": rows})
+            print_json({"space": journey.embedding_space, "items": rows})
         elif out is not None:
             say(f"wrote {out} ({len(rows)} embedding{'s' * (len(rows) > 1)})", quiet=quiet)
         else:

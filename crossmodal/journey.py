@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from crossmodal.bundle import Bundle
-from crossmodal.errors import DependencyError
+from crossmodal.errors import DependencyError, SpaceMismatchError
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +158,21 @@ class Journey:
     def _listener(self) -> str:
         """The role that embeds voices."""
         return "tts" if "tts" in self.bundle and "speaker-encoder" not in self.bundle else "speaker-encoder"
+
+    @property
+    def embedding_space(self) -> str:
+        """Name of the space in which voices and faces meet; empty if the bundle does not say.
+
+        Raises:
+            SpaceMismatchError: its encoders of voices and of faces name different spaces.
+        """
+        listed = self.bundle.info.modules
+        listener = listed.get(self._listener())
+        heard = "" if listener is None else listener.output_space or listener.input_space
+        seen = listed["face-encoder"].output_space if "face-encoder" in listed else ""
+        if heard and seen and heard != seen:
+            raise SpaceMismatchError(f"embeds voices in '{heard}', faces in '{seen}'", source=self.bundle.folder)
+        return heard or seen
 
     def read_face(self, photo: Any, space: str, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
         """Photo → the chip aligned as the network of the feature space ``space`` wants it.
