@@ -155,7 +155,9 @@ def test_a_perfect_feature_finds_everybody_and_a_random_one_does_not() -> None:
         pixels, landmarks = {i: np.zeros((8, 8, 3), np.uint8) for i in range(count)}, np.zeros((count, 20, 2))
         return Drawn(pixels, landmarks, features, np.ones(count, dtype=bool))
 
-    ideal = SimpleNamespace(draw=draw, landmarks=lambda _: np.zeros((count, 20, 2)), classify=lambda _: None)
+    ideal = SimpleNamespace(draw=draw, landmarks=lambda _: np.zeros((count, 20, 2)))
+    logits = rng.standard_normal((count, 7))
+    ideal.classify = lambda features: logits
     for values, perfect in ((true + 0.01, True), (rng.standard_normal(true.shape).astype(np.float32), False)):
         some = FaceCases(
             "dlib-128", people, rows, true, {"the voice": values}, faces, RealFaces(true[:0], people[:0], [])
@@ -163,6 +165,8 @@ def test_a_perfect_feature_finds_everybody_and_a_random_one_does_not() -> None:
         found = {f.name: f for f in generated_faces.measure(ideal, some).figures}
         figure = found["R@5 of 60, drawn from the voice, read back"]
         assert (figure.value == 1.0) if perfect else (figure.low <= 5 / 60 <= figure.high)
+        score = found["drawn from the voice: VGGFace score"]
+        assert score.value == score.reference == pytest.approx(generated_faces.face_score(logits))
 
 
 def test_face_score_is_one_for_one_face_and_the_number_of_kinds_for_sure_ones() -> None:
