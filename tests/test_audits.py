@@ -39,10 +39,20 @@ def test_worst_group_is_named_and_few_people_never_are() -> None:
     assert b.reference == pytest.approx(values.mean())
     assert worst["worst age: 30s (gender agrees)"].n == 14
     assert any("| c | – | – | 4 | too few |" in table for table in found.tables)
+    assert len(found.tables) == 2  # one for each attribute
     assert "not broken down by gender: it is the same for all" in found.notes
     assert "not broken down by language: it is not known" in found.notes
     lower = audits.break_down([CaseValues("distance", values, False)], rows, people, groups=("ethnicity",))
     assert lower.figures[0].name == "worst ethnicity: a (distance)"
+
+
+def test_small_groups_are_measured_together_and_equal_ones_are_not_ranked() -> None:
+    language = ["x"] * 8 + ["y"] * 4 + ["z"] * 3
+    rows, people = [{"language": n} for n in language], np.array([f"p{i}" for i in range(15)])
+    values = np.r_[np.ones(8), np.zeros(7)]
+    found = audits.break_down([CaseValues("v", values, True)], rows, people)
+    assert [(f.name, f.n, f.value) for f in found.figures] == [("worst language: y, z together (v)", 7, 0.0)]
+    assert not audits.break_down([CaseValues("v", np.ones(15), True)], rows, people).figures
 
 
 def test_groups_count_people_and_not_clips() -> None:

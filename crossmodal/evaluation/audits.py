@@ -2,7 +2,7 @@
 
 **Groups.** A figure's cases are broken down by what is known of the people (gender, age band, ethnicity, nationality,
 language) and the worst group is named, with n people and its interval. Groups of fewer than five people are listed as
-too few and never named the worst: their interval says nothing.
+too few and never named the worst: their interval says nothing. Several of them are measured together instead.
 
 **Sweeps.** The same voices, cut shorter, in white noise, or through a lower sample rate, against themselves clean: does
 the drawn face keep the gender, how far does the face feature move, how like itself stays the speaker embedding?
@@ -80,8 +80,10 @@ def break_down(
             why = "is the same for all" if names else "is not known"
             found.notes.append(f"not broken down by {attribute}: it {why}")
             continue
+        lines = ["| by " + attribute + " | group | value | 95 % interval | people | |", "| --- " * 6 + "|"]
         for case in cases:
-            _by_group(found, case, attribute, values, names, people, seed)
+            lines += _by_group(found, case, attribute, values, names, people, seed)
+        found.tables.append("\n".join(lines))
     return found
 
 
@@ -93,38 +95,48 @@ def _by_group(
     names: Sequence[str],
     people: np.ndarray,
     seed: int,
-) -> None:
+) -> list[str]:
+    """Rows of the table; the worst group becomes a figure."""
     usable = np.isfinite(case.values)
     if not usable.any():
-        return
+        return []
+
+    def count(group: Sequence[str]) -> int:
+        return len(np.unique(people[usable & np.isin(values, list(group))]))
+
+    groups = {name: [name] for name in names}
+    few = [name for name in names if count([name]) < FEWEST_PEOPLE]
+    if len(few) > 1 and count(few) >= FEWEST_PEOPLE:
+        groups[f"{', '.join(few)} together"] = few
+    measured: dict[str, Figure] = {}
+    for name, members in groups.items():
+        chosen = usable & np.isin(values, members)
+        if count(members) >= FEWEST_PEOPLE:
+            part = figure(name, case.values[chosen], clusters=people[chosen], seed=seed)
+            measured[name] = Figure(name, part.value, part.low, part.high, count(members))
     overall = float(case.values[usable].mean())
-    lines = [
-        f"{case.name}, by {attribute} ({'higher' if case.higher_is_better else 'lower'} is better)",
-        "",
-        "| group | value | 95 % interval | people | |",
-        "| --- | --- | --- | --- | --- |",
+    sign = 1.0 if case.higher_is_better else -1.0
+    worst = min(measured, key=lambda name: sign * measured[name].value, default="")
+    differ = len({part.value for part in measured.values()}) > 1
+    if differ:
+        title, part = f"worst {attribute}: {worst} ({case.name})", measured[worst]
+        unit = f"n = people, {len(measured)} groups compared"
+        found.figures.append(Figure(title, part.value, part.low, part.high, part.n, overall, "everybody", unit))
+    lines = []
+    for name, members in groups.items():
+        if name in measured:
+            part = measured[name]
+            what = f"{part.value:.3f} | [{part.low:.3f}, {part.high:.3f}] | {part.n} | "
+            lines.append(what + ("worst" if differ and name == worst else ""))
+        else:
+            lines.append(f"– | – | {count(members)} | too few")
+    lines.append(f"{overall:.3f} | | {count(names)} | ")
+    better = "higher" if case.higher_is_better else "lower"
+    title = f"{case.name} ({better} is better)"
+    return [
+        f"| {title if k == 0 else ''} | {g} | {line} |"
+        for k, (g, line) in enumerate(zip([*groups, "everybody"], lines))
     ]
-    measured: list[tuple[str, Figure]] = []
-    for name in names:
-        chosen = usable & (values == name)
-        count = len(np.unique(people[chosen]))
-        if count < FEWEST_PEOPLE:
-            lines.append(f"| {name} | – | – | {count} | too few |")
-            continue
-        part = figure(name, case.values[chosen], clusters=people[chosen], seed=seed)
-        measured.append((name, Figure(name, part.value, part.low, part.high, count)))
-    if measured:
-        sign = 1.0 if case.higher_is_better else -1.0
-        worst, about = min(measured, key=lambda pair: sign * pair[1].value)
-        for name, part in measured:
-            mark = "worst" if name == worst and len(measured) > 1 else ""
-            lines.append(f"| {name} | {part.value:.3f} | [{part.low:.3f}, {part.high:.3f}] | {part.n} | {mark} |")
-        if len(measured) > 1:
-            title = f"worst {attribute}: {worst} ({case.name})"
-            unit = f"n = people, {len(measured)} groups compared"
-            found.figures.append(Figure(title, about.value, about.low, about.high, about.n, overall, "everybody", unit))
-    lines.append(f"| everybody | {overall:.3f} | | {len(np.unique(people[usable]))} | |")
-    found.tables.append("\n".join(lines))
 
 
 def _ordered(names: set[str]) -> list[str]:
