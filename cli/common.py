@@ -70,19 +70,24 @@ def deliver(report: Report, *, json: bool, page: Path | None = None, **more: Any
 
 
 def check_folder(out: Path | None) -> None:
-    """Make the ``--out`` folder, or refuse it before anything is measured.
+    """Refuse an ``--out`` folder that cannot be made before anything is measured.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it is a file, or the folder that it would be made in cannot be written.
     """
+    import os
+
     from crossmodal.errors import OutputError
 
     if out is None:
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be made ({error.strerror})", source=out, remedy="name another folder") from error
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError("is a file", source=place, remedy="name another folder")
+    if not os.access(place, os.W_OK):
+        raise OutputError("is not writable", source=place, remedy="name another folder")
 
 
 def save_results(report: Report, out: Path | None) -> None:
@@ -92,6 +97,7 @@ def save_results(report: Report, out: Path | None) -> None:
     if out is None:
         return
     report.command = report.command or "crossmodal " + shlex.join(sys.argv[1:])
+    out.mkdir(parents=True, exist_ok=True)
     for name, picture in report.pictures.items():
         with atomic_path(out / f"{name}.png") as path:
             picture.save(path)

@@ -40,7 +40,8 @@ def register(app: typer.Typer) -> None:
         route: Annotated[str, typer.Option(help="embedding, spectrogram, or auto: what the bundle has.")] = "auto",
         limit: Annotated[int, typer.Option(min=0, help="Most voices; 0 for all.")] = 0,
         data: Annotated[
-            Path | None, typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/ (photo → face).")
+            Path | None,
+            typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/ (photo → face) and librispeech/."),
         ] = None,
         faces: Annotated[
             Path, typer.Option(help="Folder of prepared London faces; made there if it is empty (minutes).")
@@ -54,7 +55,8 @@ def register(app: typer.Typer) -> None:
         """Measure generated faces: likeness, retrieval, attributes, craniofacial measures, diversity.
 
         On prepared data the faces of the voices' owners are known, so likeness can be measured. The data of the starter
-        have no true pairs: there a photo takes the voice's place, which shows what the face decoder keeps.
+        have no true pairs: there a photo takes the voice's place, which shows what the face decoder keeps, and voices only show
+        how much their faces differ.
         """
         show_warnings(quiet=True)
         check_page(page)
@@ -62,7 +64,7 @@ def register(app: typer.Typer) -> None:
         from crossmodal.errors import ConfigError
         from crossmodal.evaluation import face_cases, leakage
         from crossmodal.evaluation.drawing import Drawing
-        from crossmodal.evaluation.generated_faces import measure
+        from crossmodal.evaluation.generated_faces import diversity, measure
         from crossmodal.evaluation.report import Report, describe
         from crossmodal.journey import Journey
 
@@ -93,6 +95,12 @@ def register(app: typer.Typer) -> None:
             cases = face_cases.from_london(drawing, load_or_prepare(faces, data, Frame()), HELD_OUT)
             title = "Generated faces: photo → face, London people held out"
         found = measure(drawing, cases, progress=progress)
+        if prepared is None and data is not None and (data / "librispeech").is_dir() and drawing.hypotheses:
+            from crossmodal.evaluation.voice_faces import held_out_voices
+
+            progress("drawing several faces for held-out voices")
+            voices = drawing.embed([voice.one for voice in held_out_voices(data, limit=12)])
+            found.figures += diversity(drawing, voices, cases.gallery.features)
         report = Report(
             title,
             found.figures,
