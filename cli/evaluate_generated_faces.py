@@ -55,8 +55,8 @@ def register(app: typer.Typer) -> None:
         """Measure generated faces: likeness, retrieval, attributes, craniofacial measures, diversity.
 
         On prepared data the faces of the voices' owners are known, so likeness can be measured. The data of the starter
-        have no true pairs: there a photo takes the voice's place, which shows what the face decoder keeps, and voices only show
-        how much their faces differ.
+        have no true pairs: there a photo takes the voice's place, which shows what the face decoder keeps, and voices
+        only show how much their faces differ.
         """
         show_warnings(quiet=True)
         check_page(page)
