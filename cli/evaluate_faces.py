@@ -22,20 +22,25 @@ def register(app: typer.Typer) -> None:
         prepared: Annotated[
             Path, typer.Option(help="Folder of prepared faces; made there if it is empty (minutes).")
         ] = Path("runs/starter/faces/prepared"),
-        only: Annotated[str, typer.Option(help="Only 'photos' or only 'voices'.")] = "",
+        only: Annotated[
+            str, typer.Option(help="Only 'photos', 'conditions' (small, dark, turned ... photos; video) or 'voices'.")
+        ] = "",
         speakers: Annotated[int, typer.Option(min=0, help="Most speakers of each corpus; 0 for all held out.")] = 0,
         bundle: BundleOption = "starter",
         page: Page = None,
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        """Measure photo → face and voice → face on held-out people: each figure with n, reference and interval."""
+        """Measure photo → face, also in bad photos, and voice → face on held-out people.
+
+        Each figure comes with n, a reference and a 95 % interval.
+        """
         show_warnings(quiet=True)
         check_page(page)
         from crossmodal.errors import ConfigError
 
-        if only not in ("", "photos", "voices"):
-            raise ConfigError(f"'{only}' is not a part", source="--only", remedy="use photos or voices")
+        if only not in ("", "photos", "conditions", "voices"):
+            raise ConfigError(f"'{only}' is not a part", source="--only", remedy="use photos, conditions or voices")
         from crossmodal.evaluation.faces import evaluate
 
         report = evaluate(

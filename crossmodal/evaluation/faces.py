@@ -7,7 +7,7 @@ landmarks and aligned texture against the person's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from crossmodal.data.pseudo_pairs import Axis, gender_axis
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
-from crossmodal.skin import srgb_to_lab
+from crossmodal.skin import likely, measure, srgb_to_lab
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
@@ -68,11 +68,21 @@ def describe_drawn(images: np.ndarray, describe: Callable[[np.ndarray], np.ndarr
 
 
 @torch.no_grad()
-def decode(decoder: FaceDecoder, feature: np.ndarray, batch: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features ``(N, D)`` → landmarks ``(N, L, 2)``, textures ``(N, H, W, 3)``, images uint8 ``(N, H, W, 3)``."""
+def decode(
+    decoder: FaceDecoder, feature: np.ndarray, skin: np.ndarray | None = None, *, batch: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features ``(N, D)`` → landmarks ``(N, L, 2)``, textures ``(N, H, W, 3)``, images uint8 ``(N, H, W, 3)``.
+
+    With ``skin`` ``(N, 3)``, its colours as measured in photos (NaN: not), the faces get the colour that is likely.
+    """
+    inputs = torch.from_numpy(feature).float()
+    colour = decoder.skin(inputs)
+    if skin is not None:
+        known = np.isfinite(skin).all(1)
+        colour[known] = torch.from_numpy(likely(colour.numpy()[known], skin[known])).float()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(feature), batch):
-        face = decoder(torch.from_numpy(feature[start : start + batch]).float())
+        face = decoder(inputs[start : start + batch], colour[start : start + batch])
         image = (face.image * 255).round().byte().permute(0, 2, 3, 1)
         parts.append((face.landmarks, face.texture.permute(0, 2, 3, 1), image))
     landmarks, texture, images = (torch.cat(p).numpy() for p in zip(*parts))
@@ -86,6 +96,7 @@ def measure_photos(
     describe: Callable[[np.ndarray], np.ndarray],
     *,
     view: int = 0,
+    skin: np.ndarray | None = None,
 ) -> tuple[list[Figure], PhotoResult]:
     """Photo → canonical face on people the decoder has not seen.
 
@@ -95,6 +106,8 @@ def measure_photos(
         held_out: names.
         describe: chips uint8 → features.
         view: 0 neutral photo, 1 smiling (the truth stays the neutral face).
+        skin: ``(N, 3)`` of everybody, held out or not: colour measured in that photo, see :func:`photo_skin`. ``None``:
+            the feature's.
     """
     aligned = prepared.aligned
     held = prepared.indices(held_out)
@@ -102,7 +115,7 @@ def measure_photos(
     feature = prepared.feature(view)
     held = [i for i in held if np.isfinite(feature[i]).all()]
     wanted = feature[held]
-    landmarks, texture, images = decode(decoder, wanted)
+    landmarks, texture, images = decode(decoder, wanted, None if skin is None else skin[held])
     drawn = describe_drawn(images, describe)
     result = PhotoResult([aligned.names[i] for i in held], wanted, drawn, landmarks, texture, images)
     label = "neutral" if view == 0 else "smiling"
@@ -171,6 +184,10 @@ def measure_photos(
     delta = np.linalg.norm(lab_ours - lab_true, axis=1)
     mean_delta = float(np.linalg.norm(lab_mean - lab_true, axis=1).mean())
     figures.append(figure(f"{label}: skin colour difference ΔE*ab", delta, reference=mean_delta))
+    if skin is not None:
+        alone = srgb_to_lab(np.median(decode(decoder, wanted)[1][:, mask], axis=1))
+        delta = np.linalg.norm(alone - lab_true, axis=1)
+        figures.append(figure(f"{label}: the same, from the feature alone", delta, reference=mean_delta))
     lightness = lab_ours[:, 0] - lab_true[:, 0]
     mean_lightness = float((lab_mean[:, 0] - lab_true[:, 0]).mean())
     figures.append(figure(f"{label}: skin lightness, drawn − true, ΔL*", lightness, reference=mean_lightness))
@@ -183,6 +200,34 @@ def measure_photos(
     )  # fmt: skip
     figures += _ages(prepared, train, held, drawn, wanted, label)
     return figures, result
+
+
+def photo_paths(data: Path, names: Sequence[str]) -> dict[str, list[Path]]:
+    """Neutral, then smiling, photo of each of ``names`` below ``data``, as far as they are there."""
+    from crossmodal.data.sets import london_faces
+
+    found: dict[str, dict[str, Path]] = {name: {} for name in names}
+    for row in london_faces.rows(data / "london_faces"):
+        if row.speaker in found and row.face is not None:
+            found[row.speaker][row.attributes.get("view", "")] = row.face
+    views = ("neutral_front", "smiling_front")
+    return {name: [photos[view] for view in views if view in photos] for name, photos in found.items()}
+
+
+def photo_skin(prepared: PreparedFaces, paths: Mapping[str, Sequence[Path]], view: int) -> np.ndarray:
+    """``(N, 3)`` sRGB of everybody's skin, measured in the photo of that view as the journey does; NaN without one."""
+    from crossmodal.faces import DetectedFace, align, load_image
+
+    photos = prepared.photos
+    colours = np.full((len(prepared.aligned.names), 3), np.nan)
+    for row in np.flatnonzero((photos.view == view) & (photos.copy == 0)):
+        person = int(photos.person[row])
+        path = paths[prepared.aligned.names[person]][view]
+        face = DetectedFace(np.zeros(4), 1.0, photos.points[row].astype(np.float64))
+        colour = measure(align(load_image(path), face, "dlib-128"))
+        if colour is not None:
+            colours[person] = colour
+    return colours
 
 
 def gender_probe(prepared: PreparedFaces, people: Sequence[int]) -> Axis:
@@ -275,7 +320,7 @@ def evaluate(
         bundle: see :meth:`crossmodal.bundle.Bundle.open`.
         data: the development data.
         prepared: folder of prepared faces, filled if it is empty.
-        only: ``photos`` or ``voices``; empty for both.
+        only: ``photos``, ``conditions`` (changed photos, video frames) or ``voices``; empty for all.
         speakers: most speakers of each corpus; 0 for all.
         held_out: people the decoder was not trained on.
         progress: told what is being done.
@@ -286,31 +331,43 @@ def evaluate(
     from crossmodal.data.canonical_faces import Frame
     from crossmodal.data.prepared_faces import load_or_prepare
     from crossmodal.evaluation.face_pictures import photo_sheet, voice_sheet
-    from crossmodal.evaluation.voice_faces import grid_gender, held_out_voices, measure_voices
-    from crossmodal.journey import Journey
+    from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions
+    from crossmodal.evaluation.voice_faces import GRID, grid_gender, held_out_voices, measure_voices
+    from crossmodal.speech2face import Speech2Face
 
-    journey = Journey.from_pretrained(bundle, device="cpu")
+    journey = Speech2Face.from_pretrained(bundle, device="cpu")
     decoder, network = journey.module("face-decoder"), journey.module("face-features")
     progress("reading the faces")
     people = load_or_prepare(prepared, data, Frame())
+    held = set(people.indices(held_out))
+    probe = gender_probe(people, [i for i in range(len(people.aligned.names)) if i not in held])
 
     def chips_to_features(chips: np.ndarray) -> np.ndarray:
         return network.embed(chips).numpy()
 
     report = Report("Faces", bundle=describe(journey.bundle), seed=0, notes=list(NOTES))
-    if only != "voices":
+    if only in ("", "photos"):
         for view, label in enumerate(("neutral", "smiling")):
             progress(f"drawing faces from {label} photos")
-            figures, result = measure_photos(decoder, people, held_out, chips_to_features, view=view)
+            skin = photo_skin(people, photo_paths(data, people.aligned.names), view)
+            figures, result = measure_photos(decoder, people, held_out, chips_to_features, view=view, skin=skin)
             report.figures += figures
             report.pictures[f"{label} photos of held-out people, and below them the faces drawn"] = photo_sheet(
                 data, result, view=view
             )
-    if only != "photos":
+    if only in ("", "conditions"):
+        figures, sheet = measure_conditions(journey, people, photo_paths(data, held_out), probe, progress=progress)
+        report.figures += figures
+        report.pictures["one photo as it might have been taken, and below it the faces drawn"] = sheet
+        progress("drawing faces from videos")
+        clips = {p: GRID[p.stem] for p in sorted((data / "grid_clips").glob("*")) if p.stem in GRID}
+        figures, pictures = measure_clips(journey, people, clips, probe)
+        report.figures += figures
+        if pictures is not None:
+            report.pictures["frames of videos, and below them the faces drawn"] = pictures
+    if only in ("", "voices"):
         progress("drawing faces for voices")
         head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
-        held = set(people.indices(held_out))
-        probe = gender_probe(people, [i for i in range(len(people.aligned.names)) if i not in held])
         voices = held_out_voices(data, limit=speakers)
         report.figures += measure_voices(head, decoder, encoder, voices, people, probe, chips_to_features)
         report.figures += grid_gender(head, encoder, data, probe)

@@ -25,6 +25,8 @@ from crossmodal.models.speaker_encoder import SpeakerEncoder
 
 SHIFTS = (1.25, 1.16, 1.08, 1.0, 0.93, 0.86, 0.8)
 """Factors on pitch and formants, from high to low."""
+GRID = {"bbaf2n": True, "pwij3p": True, "brbk7n": False, "lrwp9a": False}
+"""Talking-face clips of the GRID corpus by name: do they show a man?"""
 _RATE = 16_000
 
 
@@ -217,13 +219,12 @@ def grid_gender(head: FeatureHead, encoder: SpeakerEncoder, data: Path, probe: A
     """The four talking-face clips of GRID, of which two show women; empty where they are not there."""
     from crossmodal import audio
 
-    men = {"bbaf2n": True, "pwij3p": True, "brbk7n": False, "lrwp9a": False}
-    paths = [p for p in sorted((data / "grid_clips").glob("*")) if p.stem in men]
+    paths = [p for p in sorted((data / "grid_clips").glob("*")) if p.stem in GRID]
     if not paths:
         return []
     right = []
     for path in paths:
         with torch.no_grad():
             feature = head.mode(encoder.embed(audio.load_speech(path))[None]).numpy()
-        right.append(float((probe.score(feature)[0] > 0) == men[path.stem]))
+        right.append(float((probe.score(feature)[0] > 0) == GRID[path.stem]))
     return [figure("GRID clips: gender agrees", right, reference=0.5, reference_name="chance")]
