@@ -14,6 +14,9 @@ from crossmodal.errors import CrossmodalError
 # In the order of `crossmodal --help`.
 _GROUPS = ("face", "speak", "reface", "embed", "tour", "detect", "models", "doctor", "bench", "train", "prepare")
 _EVALUATE = (
+    "evaluate_verification",
+    "evaluate_matching",
+    "evaluate_retrieval",
     "evaluate_faces",
     "evaluate_speech",
     "evaluate_vocoder",

@@ -158,7 +158,8 @@ def matching(
     for direction, mask in directions.items():
         steps = [measured(f"accuracy 1:{n}, {direction}", mask, n) for n in range(2, most + 1)]
         result.figures += steps
-        result.curves.append(_steps_curve(direction, steps))
+        if most > 2:
+            result.curves.append(_steps_curve(direction, steps))
         strata = _trial_strata([t for t, kept in zip(trials, mask) if kept], known)
         inside = np.flatnonzero(mask)
         for name, part in strata.items():

@@ -64,7 +64,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """For people to read in a terminal."""
-        lines = [f.line() for f in self.figures] + [c.line() for c in self.curves]
+        lines = [f.line() for f in self.figures]
         lines += [c.line() for c in self.curves if len(c.x) <= 12]  # finer ones are for the page
         for text in self.tables:
             lines += ["", *text.splitlines()] if lines else text.splitlines()
