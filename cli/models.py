@@ -9,7 +9,13 @@ import typer
 
 from crossmodal.cli.common import Json, print_json, say
 
-_IMPORTS = ("models_import_faces", "models_import_ast", "models_import_coqui_tts")
+_IMPORTS = (
+    "models_import_faces",
+    "models_import_voices",
+    "models_import_ast",
+    "models_import_coqui_tts",
+    "models_import_state",
+)
 """Files with the subcommands of ``models import``."""
 
 Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hugging Face Hub id user/repo.")]
@@ -17,13 +23,14 @@ Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hu
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(no_args_is_help=True, help="List, inspect, verify and export bundles of models.")
+    group = typer.Typer(no_args_is_help=True, help="List, inspect, import, compose and share bundles of models.")
     app.add_typer(group, name="models")
     imports = typer.Typer(no_args_is_help=True, help="Turn published weights that you have into parts of a bundle.")
     group.add_typer(imports, name="import")
     imports.callback()(lambda: None)  # a group, also with a single subcommand
     for name in _IMPORTS:
         importlib.import_module(f"crossmodal.cli.{name}").register(imports)
+    importlib.import_module("crossmodal.cli.models_share").register(group)
 
     @group.command("list")
     def list_(json: Json = False) -> None:

@@ -17,7 +17,7 @@ from crossmodal.bundle import Bundle, BundleWriter
 from crossmodal.errors import BundleError, ConfigError, SpaceMismatchError, TextError
 from crossmodal.face2speech import Face2Speech
 from crossmodal.models import build
-from crossmodal.models.coqui_import import _checkpoint, import_coqui
+from crossmodal.models.coqui_import import import_coqui, read_checkpoint, read_json
 from crossmodal.models.coqui_tts import CoquiTTS, debug_settings
 from crossmodal.models.xtts import XTTS, XTTSConfig
 from crossmodal.models.xtts import debug_settings as xtts_settings
@@ -315,15 +315,14 @@ def test_zoo_terms_and_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_comments_and_checkpoints_of_bare_weights(tmp_path: Path) -> None:
-    from crossmodal.models.coqui_import import _json
 
     (tmp_path / "c.json").write_text('{"a": "http://x", // why\n "b": 1 /* two */}')
-    assert _json(tmp_path / "c.json") == {"a": "http://x", "b": 1}
+    assert read_json(tmp_path / "c.json") == {"a": "http://x", "b": 1}
     torch.save({"w": torch.ones(2)}, tmp_path / "w.pth")
-    assert torch.equal(_checkpoint(tmp_path / "w.pth")["w"], torch.ones(2))
+    assert torch.equal(read_checkpoint(tmp_path / "w.pth")["w"], torch.ones(2))
     torch.save([1, 2], tmp_path / "l.pth")
     with pytest.raises(BundleError, match="holds no weights"):
-        _checkpoint(tmp_path / "l.pth")
+        read_checkpoint(tmp_path / "l.pth")
 
 
 def test_command(vits: tuple[Path, Any], tmp_path: Path) -> None:

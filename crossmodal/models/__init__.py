@@ -3,6 +3,7 @@
 | kind | maps | to | file |
 | --- | --- | --- | --- |
 | ``speaker-encoder`` | speech | speaker embedding (``ge2e-256``) | ``speaker_encoder`` |
+| ``speaker-encoder-coqui`` | speech | speaker embedding (coqui's H/ASP, LSTM) | ``coqui_speaker`` |
 | ``voice-encoder-conv`` | spectrogram | face feature (Speech2Face) | ``voice_encoder`` |
 | ``voice-encoder-ast`` | log-mel filterbank | face feature (AST) | ``voice_encoder`` |
 | ``feature-head`` | speaker embedding | distribution over face features | ``feature_head`` |
@@ -12,6 +13,7 @@
 | ``face-encoder-vgg19`` | face chip | speaker embedding (SGE2E) | ``face_encoder`` |
 | ``face-encoder-head`` | face feature | speaker embedding (SGE2E) | ``face_encoder`` |
 | ``face-decoder`` | face feature | landmarks + texture → face image (Cole) | ``face_decoder`` |
+| ``face-decoder-unwarped`` | face feature | landmarks, face image (Face From Voice) | ``unwarped_decoder`` |
 | ``acoustic`` | tokens + speaker embedding | log-mel, F0 | ``acoustic`` |
 | ``acoustic-coqui`` | tokens + speaker embedding | log-mel, F0 | ``coqui_acoustic`` |
 | ``vocoder`` | log-mel, F0 | waveform | ``vocoder`` |
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # kind → (module, network class, config class)
 TABLE: dict[str, tuple[str, str, str]] = {
     "speaker-encoder": ("speaker_encoder", "SpeakerEncoder", "SpeakerEncoderConfig"),
+    "speaker-encoder-coqui": ("coqui_speaker", "CoquiSpeakerEncoder", "CoquiSpeakerEncoderConfig"),
     "voice-encoder-conv": ("voice_encoder", "ConvVoiceEncoder", "ConvVoiceEncoderConfig"),
     "voice-encoder-ast": ("voice_encoder", "ASTVoiceEncoder", "ASTVoiceEncoderConfig"),
     "feature-head": ("feature_head", "FeatureHead", "FeatureHeadConfig"),
@@ -46,6 +49,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "face-encoder-vgg19": ("face_encoder", "VGG19FaceEncoder", "VGG19FaceEncoderConfig"),
     "face-encoder-head": ("face_encoder", "HeadFaceEncoder", "HeadFaceEncoderConfig"),
     "face-decoder": ("face_decoder", "FaceDecoder", "FaceDecoderConfig"),
+    "face-decoder-unwarped": ("unwarped_decoder", "UnwarpedFaceDecoder", "UnwarpedFaceDecoderConfig"),
     "acoustic": ("acoustic", "AcousticModel", "AcousticConfig"),
     "acoustic-coqui": ("coqui_acoustic", "CoquiAcousticModel", "CoquiAcousticConfig"),
     "vocoder": ("vocoder", "HarmonicVocoder", "VocoderConfig"),

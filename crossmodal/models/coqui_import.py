@@ -59,7 +59,7 @@ def import_coqui(
         DependencyError: coqui-tts or the model's phonemiser is missing.
     """
     folder, config_file, weights_file = _files(source)
-    config = _json(config_file)
+    config = read_json(config_file)
     model = str(config.get("model", "")).lower()
     if model not in ("vits", "xtts"):
         remedy = "import VITS, YourTTS or XTTS, which speak by themselves"
@@ -108,10 +108,10 @@ def _vits(
             speaker_encoder=json.dumps(_encoder_settings(folder)) if _encoder_file(folder) else "",
         )
     ).eval()
-    state = {k: v for k, v in _checkpoint(weights).items() if not k.startswith(("speaker_encoder.", "disc."))}
+    state = {k: v for k, v in read_checkpoint(weights).items() if not k.startswith(("speaker_encoder.", "disc."))}
     _fit(tts.network, {k: v for k, v in state.items() if not k.startswith("posterior_encoder.")}, weights)
     if file := _encoder_file(folder):
-        _fit(tts.encoder, _checkpoint(file), file)
+        _fit(tts.encoder, read_checkpoint(file), file)
     if speakers:
         measure_voices(tts, encoder)
     return tts
@@ -134,7 +134,7 @@ def _xtts(folder: Path, config: dict[str, Any], weights: Path, space: str | None
             language=_language(folder, languages, language),
         )
     )
-    state = _checkpoint(weights)
+    state = read_checkpoint(weights)
     try:
         tts.take(state, vocabulary.read_text(encoding="utf-8"))
     except (RuntimeError, ValueError) as error:
@@ -220,7 +220,7 @@ def _names(folder: Path, config: dict[str, Any], file: str, key: str) -> list[st
     """Names of speakers or languages in the order of their numbers."""
     for name in (f"{file}.json", f"{key}.json"):
         if (folder / name).is_file():
-            numbers = _json(folder / name)
+            numbers = read_json(folder / name)
             if all(isinstance(number, int) for number in numbers.values()):
                 return sorted(numbers, key=lambda entry: int(numbers[entry]))
     for name in (f"{file}.pth", f"{key}.pth"):
@@ -247,11 +247,11 @@ def _encoder_file(folder: Path) -> Path | None:
 
 
 def _encoder_settings(folder: Path) -> dict[str, Any]:
-    config = _json(folder / "config_se.json")
+    config = read_json(folder / "config_se.json")
     return {key: config[key] for key in ("model_params", "audio") if key in config}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON file; older ones of coqui have comments."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -298,7 +298,7 @@ def _load(path: Path) -> Any:
         raise BundleError(f"cannot be read ({_line(error)})", source=path, remedy="get it again") from error
 
 
-def _checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint, by name."""
     content = _load(path)
     state = content.get("model", content) if isinstance(content, dict) else None

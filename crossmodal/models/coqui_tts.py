@@ -151,7 +151,7 @@ class CoquiTTS(nn.Module):
         self.register_buffer("voices", torch.zeros(config.speakers, space_size(config.input_space)))
         self.encoder: Any = None
         if config.speaker_encoder:
-            self.encoder = _speaker_encoder(parsed(config.speaker_encoder, source="speaker_encoder"))
+            self.encoder = build_speaker_encoder(parsed(config.speaker_encoder, source="speaker_encoder"))
 
     @property
     def hears(self) -> bool:
@@ -236,7 +236,7 @@ def check_embedding(embedding: Tensor, space: str) -> None:
         raise ConfigError(problem, source="embedding")
 
 
-def _speaker_encoder(values: dict[str, Any]) -> nn.Module:
+def build_speaker_encoder(values: dict[str, Any]) -> nn.Module:
     """coqui's speaker encoder on waveforms.
 
     Raises:

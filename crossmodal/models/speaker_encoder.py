@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,9 @@ from torch.nn import functional as F
 
 from crossmodal.audio import speaker_mel
 from crossmodal.config import AudioConfig
-from crossmodal.errors import AudioError, BundleError, ConfigError, DependencyError
+from crossmodal.errors import AudioError, BundleError, ConfigError, DependencyError, SpaceMismatchError
+from crossmodal.models.foreign_weights import fit_state, read_state
+from crossmodal.models.spaces import space_size
 
 AUDIO = AudioConfig()
 HOP = round(AUDIO.sample_rate * AUDIO.speaker_hop_ms / 1000)
@@ -96,6 +97,11 @@ def partial_starts(samples: int, config: SpeakerEncoderConfig) -> list[int]:
     return starts[:-1] if len(starts) > 1 and covered < config.min_coverage else starts
 
 
+def _without_loss(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint, without those of GE2E's loss."""
+    return {name: value for name, value in read_state(path).items() if not name.startswith("similarity_")}
+
+
 class SpeakerEncoder(nn.Module):
     """Speech → speaker embedding.
 
@@ -119,18 +125,60 @@ class SpeakerEncoder(nn.Module):
             DependencyError: ``resemblyzer`` is not installed.
             BundleError: its weights are damaged or of another shape.
         """
+        path = cls.package_file()
+        remedy = "pip install --force-reinstall resemblyzer==0.1.4"
+        try:
+            encoder = cls()
+            encoder.load_state_dict(_without_loss(path))
+        except (BundleError, RuntimeError) as error:
+            raise BundleError("does not hold the speaker encoder's weights", source=path, remedy=remedy) from error
+        return encoder.eval()
+
+    @staticmethod
+    def package_file() -> Path:
+        """Where the ``resemblyzer`` wheel keeps its weights.
+
+        Raises:
+            DependencyError: ``resemblyzer`` is not installed.
+        """
         spec = importlib.util.find_spec("resemblyzer")  # finds the folder without importing the package
         if spec is None or not spec.submodule_search_locations:
             raise DependencyError("is not installed", source="resemblyzer", remedy="pip install resemblyzer==0.1.4")
-        path = Path(spec.submodule_search_locations[0]) / "pretrained.pt"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-            encoder = cls()
-            # similarity_weight and similarity_bias belong to the loss
-            encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
-        except (OSError, KeyError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-            remedy = "pip install --force-reinstall resemblyzer==0.1.4"
-            raise BundleError("does not hold the speaker encoder's weights", source=path, remedy=remedy) from error
+        return Path(spec.submodule_search_locations[0]) / "pretrained.pt"
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, space: str = "") -> SpeakerEncoder:
+        """A GE2E encoder in Resemblyzer's form from a checkpoint of your own, in eval mode on the CPU.
+
+        Args:
+            path: its ``pretrained.pt``, or one with the same layer names; sizes are read from it.
+            space: name of the embedding; needed unless the weights are the package's own.
+
+        Raises:
+            BundleError: the file is missing, damaged or holds another network.
+            SpaceMismatchError: other weights than the package's, and ``space`` names none or the package's.
+        """
+        state = _without_loss(path)
+        layers = sum(name.startswith("lstm.weight_ih_l") for name in state)
+        if not layers or "linear.weight" not in state:
+            raise BundleError("holds no GE2E speaker encoder (lstm, linear)", source=path, remedy="check the file")
+        first, last = state["lstm.weight_ih_l0"], state["linear.weight"]
+        own = cls.from_package().state_dict()
+        same = own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
+        if not same and space in ("", SpeakerEncoderConfig.output_space):
+            problem = "holds other weights than the package's, whose vectors cannot be compared"
+            raise SpaceMismatchError(problem, source=path, remedy=f"name a space of its own: --space mine-{len(last)}")
+        config = SpeakerEncoderConfig(
+            n_mels=first.shape[1],
+            hidden_size=first.shape[0] // 4,
+            num_layers=layers,
+            embedding_size=len(last),
+            output_space=space or SpeakerEncoderConfig.output_space,
+        )
+        if space_size(config.output_space) != len(last):
+            raise SpaceMismatchError(f"writes {len(last)} components, not those of {space}", source=path)
+        encoder = cls(config)
+        fit_state(encoder, state, path)
         return encoder.eval()
 
     def forward(self, mels: Tensor) -> Tensor:

@@ -31,6 +31,32 @@ if TYPE_CHECKING:
 AUDIO = AudioConfig()
 
 
+LEVEL_DBFS = -23.0
+"""RMS level to which "Face From Voice" (Pietkun 2024) brings every recording."""
+
+
+def at_level(waveform: Tensor, dbfs: float) -> Tensor:
+    """Waveforms ``(B, T)`` scaled to an RMS level in dB, full scale = 1; silence stays as it is."""
+    rms = waveform.square().mean(-1, keepdim=True).sqrt()
+    return torch.where(rms > 0, waveform * (10 ** (dbfs / 20) / rms.clamp_min(1e-12)), waveform)
+
+
+def polar_spectrogram(waveform: Tensor, *, seconds: float | None) -> Tensor:
+    """Waveforms ``(B, T)`` at 16 kHz → magnitude^0.3 and sgn(angle)·|angle|^0.3 ``(B, 2, F, 257)``, frames centred,
+    silence around (librosa's default), as "Face From Voice" (Pietkun 2024) has it."""
+    if seconds is not None:
+        waveform = fit_length(waveform, round(seconds * AUDIO.sample_rate))
+    hop, length = AUDIO.s2f_hop_length, AUDIO.s2f_win_length
+    window = torch.hann_window(length, device=waveform.device)
+    with torch.autocast(waveform.device.type, enabled=False):
+        spectrum = torch.stft(
+            waveform.float(), AUDIO.s2f_n_fft, hop, length, window, pad_mode="constant", return_complex=True
+        )
+        angle = spectrum.angle()
+        both = torch.stack([spectrum.abs().pow(AUDIO.s2f_power), angle.sign() * angle.abs().pow(AUDIO.s2f_power)], 1)
+    return both.transpose(2, 3)  # (B, 2, F, 257)
+
+
 @dataclass(frozen=True)
 class ConvVoiceEncoderConfig:
     """Size of the convolutional voice encoder; the defaults are Speech2Face's table 1."""
@@ -41,10 +67,20 @@ class ConvVoiceEncoderConfig:
     """Units of the first fully connected layer."""
     pooling: Pooling = "average"
     """How frames become one vector: ``average`` as published, or ``attentive`` statistics."""
+    padding: int = 1
+    """Rows and bins added on each side of every convolution's input: the paper does not print it; "Face From Voice"
+    (Pietkun 2024) has none."""
+    spectrogram: Literal["complex", "polar"] = "complex"
+    """``complex``: real and imaginary part, as published. ``polar``: magnitude and angle, each compressed, of speech at
+    -23 dBFS, as "Face From Voice" has it."""
+    output_relu: bool = False
+    """End in a ReLU, as VGG-Face's feature does ("Face From Voice")."""
     output_space: str = "vggface-4096"
     """The face-feature space written; its name ends in the number of components."""
 
     def __post_init__(self) -> None:
+        if self.padding not in (0, 1):
+            raise ConfigError(f"padding {self.padding} is not 0 or 1", source="voice-encoder-conv")
         if len(self.channels) != len(ConvVoiceEncoder.STRIDES):
             raise ConfigError("channels needs nine numbers, one a convolution", source="voice-encoder-conv")
         space_size(self.output_space)
@@ -76,7 +112,7 @@ class ConvVoiceEncoder(nn.Module):
         layers: list[nn.Module] = []
         previous = 2  # real and imaginary part
         for index, (channels, stride) in enumerate(zip(config.channels, self.STRIDES)):
-            layers.append(nn.Conv2d(previous, channels, self.KERNEL, stride, padding=1))
+            layers.append(nn.Conv2d(previous, channels, self.KERNEL, stride, padding=config.padding))
             if index < len(self.STRIDES) - 1:
                 layers += [nn.ReLU(), nn.BatchNorm2d(channels)]
             if index in self.POOLED:
@@ -90,34 +126,36 @@ class ConvVoiceEncoder(nn.Module):
             nn.Linear(previous * bins, config.hidden_size),
             nn.ReLU(),
             nn.Linear(config.hidden_size, space_size(config.output_space)),
+            *([nn.ReLU()] if config.output_relu else []),
         )
 
-    @classmethod
-    def after(cls, size: int, *, pooled: bool) -> int:
+    def after(self, size: int, *, pooled: bool) -> int:
         """What the convolutions leave of ``size`` frames (``pooled``) or frequency bins (not); 0 if too few."""
-        for index, stride in enumerate(cls.STRIDES):
-            size = (size + 2 - cls.KERNEL) // stride + 1
-            if pooled and index in cls.POOLED:
+        for index, stride in enumerate(self.STRIDES):
+            size = (size + 2 * self.config.padding - self.KERNEL) // stride + 1
+            if pooled and index in self.POOLED:
                 size //= 2
             if size < 1:
                 return 0
         return size
 
-    @staticmethod
-    def features(waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
+    def features(self, waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
         """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (``None``: as they are) → power-law compressed
-        complex spectrograms ``(B, 2, F, 257)``."""
-        return complex_spectrogram(waveform, seconds=seconds)
+        spectrograms ``(B, 2, F, 257)``."""
+        if self.config.spectrogram == "complex":
+            return complex_spectrogram(waveform, seconds=seconds)
+        return polar_spectrogram(at_level(waveform, LEVEL_DBFS), seconds=seconds)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Spectrograms ``(B, 2, F, 257)``, one second or longer → face features ``(B, D)``.
 
         Raises:
-            AudioError: fewer than 97 frames (one second).
+            AudioError: fewer than 97 frames (one second; without padding 180).
         """
         if self.after(spectrogram.shape[2], pooled=True) < 1:
             problem = f"too short for the voice encoder ({spectrogram.shape[2]} frames)"
-            raise AudioError(problem, remedy="give at least one second of speech")
+            seconds = "one second" if self.config.padding else "two seconds"
+            raise AudioError(problem, remedy=f"give at least {seconds} of speech")
         x = self.convolutions(spectrogram)  # (B, C, T, bins)
         x = self.normalise(F.relu(self.pool(x)))  # (B, C, bins)
         return self.head(x.flatten(1))  # (B, D)
@@ -154,6 +192,12 @@ class ASTVoiceEncoderConfig:
     ``attentive`` statistics over time."""
     output_space: str = "vggface-4096"
     """The face-feature space written; its name ends in the number of components."""
+    output_relu: bool = False
+    """End in a ReLU, as VGG-Face's feature does ("Face From Voice", Pietkun 2024)."""
+    level_dbfs: float | None = None
+    """RMS level to which speech is brought first ("Face From Voice": -23)."""
+    seconds: float = AUDIO.s2f_seconds
+    """Length to which speech is repeated or cut ("Face From Voice": 10.26)."""
     tuned_layers: int = -1
     """What training changes beside the head: -1 the whole transformer (full fine-tuning), 0 nothing (frozen), k its
     last k layers and the final normalisation."""
@@ -208,7 +252,9 @@ class ASTVoiceEncoder(nn.Module):
         self.transformer = ASTModel(config.transformer())
         self.pool = None if config.pooling == "token" else make_pooling(config.pooling, config.hidden_size)
         self.head = nn.Sequential(
-            nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, space_size(config.output_space))
+            nn.LayerNorm(config.hidden_size),
+            nn.Linear(config.hidden_size, space_size(config.output_space)),
+            *([nn.ReLU()] if config.output_relu else []),
         )
         self._freeze(config.tuned_layers)
 
@@ -261,12 +307,15 @@ class ASTVoiceEncoder(nn.Module):
         encoder.transformer.load_state_dict(transformer.state_dict())
         return encoder.eval()
 
-    def features(self, waveform: Tensor, *, seconds: float | None = AUDIO.s2f_seconds) -> Tensor:
-        """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (``None``: as they are) → AST's normalised
-        Kaldi log-mels ``(B, F, n_mels)``, 10 ms a frame."""
+    def features(self, waveform: Tensor, *, seconds: float | None = 0.0) -> Tensor:
+        """Waveforms ``(B, T)`` at 16 kHz, repeated or cut to ``seconds`` (0: ``config.seconds``, ``None``: as they are)
+        → AST's normalised Kaldi log-mels ``(B, F, n_mels)``, 10 ms a frame."""
         from torchaudio.compliance.kaldi import fbank
 
+        if self.config.level_dbfs is not None:
+            waveform = at_level(waveform, self.config.level_dbfs)
         if seconds is not None:
+            seconds = seconds or self.config.seconds
             waveform = fit_length(waveform, round(seconds * AUDIO.sample_rate))
         mels = [
             fbank(w[None], sample_frequency=AUDIO.sample_rate, window_type="hanning", num_mel_bins=self.config.n_mels)
