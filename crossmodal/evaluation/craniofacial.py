@@ -132,18 +132,25 @@ def _area(*corners: np.ndarray) -> np.ndarray:
 
 
 def agreement(
-    true: np.ndarray, drawn: np.ndarray, people: Sequence[Any] | np.ndarray, *, label: str = "", seed: int = 0
+    true: np.ndarray,
+    drawn: np.ndarray,
+    people: Sequence[Any] | np.ndarray,
+    *,
+    label: str = "",
+    voices: bool = True,
+    seed: int = 0,
 ) -> list[Figure]:
     """Pearson correlation of each measure between true and drawn faces, over people.
 
     Several faces of a person are averaged first, so that n is people and the p-value (two-sided, of no correlation)
-    holds. The chance level is the mean r of shuffled pairs, the reference Speech2Face's published r.
+    holds. The chance level is the mean r of shuffled pairs, the reference for faces drawn from voices Speech2Face's r.
 
     Args:
         true: landmarks ``(N, L, 2)`` of the true faces.
         drawn: landmarks ``(N, K, 2)`` of the drawn ones; the mark-ups may differ.
         people: ``(N,)`` whose they are.
         label: begins the figures' names.
+        voices: the faces were drawn from voices, so the published r are of the same task.
         seed: of the bootstrap and the shuffling.
 
     Raises:
@@ -163,9 +170,8 @@ def agreement(
         shuffled = [pearson(np.stack([pairs[order, 0], pairs[:, 1]], axis=1)) for order in orders]
         chance = float(np.mean(shuffled))  # undefined like the value itself where one side is constant
         unit = f"Pearson r over people, {_p_value(pairs)}"
-        figures.append(
-            Figure(f"{label}{name}", value, low, high, len(names), PUBLISHED[name], "published", unit, chance)
-        )
+        published: tuple[float | None, str] = (PUBLISHED[name], "published") if voices else (None, "")
+        figures.append(Figure(f"{label}{name}", value, low, high, len(names), *published, unit, chance))
     return figures
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HYPOTHESES = 4
 DIVERSITY_VOICES = 24
 PICTURES = 6
+CHANCE_FACES = 500
+"""About how many other people's true faces the chance level of distances is taken from."""
 _UNITS = {"cosine": "degrees", "L2": "feature units", "L1": "feature units"}
 _NAMES = {"cosine": "angle", "L2": "L2 distance", "L1": "L1 distance"}
 
@@ -145,13 +147,14 @@ def _mean(cases: FaceCases, gender: str | None) -> np.ndarray:
 def _likeness(result: GeneratedFaces, cases: FaceCases, drawn: dict[str, Drawn], seed: int) -> None:
     """Distances to the true feature. Chance is the mean distance to other people's true faces."""
     base = baselines(cases)
-    other = cases.people[:, None] != cases.gallery.people[None]
+    some = slice(None, None, max(1, len(cases.gallery) // CHANCE_FACES))
+    other = cases.people[:, None] != cases.gallery.people[None, some]
     for kind in DISTANCES:
         values = {name: paired(features, cases.true, kind) for name, features in base.items()}
         nearest = "gender only" if "gender only" in values else "mean face"
         for name, features in systems(cases, drawn).items():
             own = paired(features, cases.true, kind)
-            table = distances(features, cases.gallery.features, kind)
+            table = distances(features, cases.gallery.features[some], kind)
             reference = {"reference": float(values[nearest].mean()), "reference_name": nearest} if values else {}
             chance = float(table[other].mean()) if other.any() else None
             result.figures.append(
@@ -217,9 +220,11 @@ def _craniofacial(
         true = cases.points if cases.points is not None else drawing.landmarks(cases.true)
         for name, faces in drawn.items():
             label = f"drawn from {name}: craniofacial "
-            result.figures += craniofacial.agreement(true, faces.landmarks, cases.people, label=label, seed=seed)
+            result.figures += craniofacial.agreement(
+                true, faces.landmarks, cases.people, label=label, voices=cases.points is None, seed=seed
+            )
         marked = "marked by hand in the photo" if cases.points is not None else "the decoder's, from the true feature"
-        result.notes.append(f"craniofacial measures: the true landmarks are {marked}; reference: Speech2Face's r")
+        result.notes.append(f"craniofacial measures: the true landmarks are {marked}")
     except DataError as error:
         result.notes.append(f"no craniofacial measures: {error.problem}")
 
