@@ -60,10 +60,12 @@ def whisper(folder: Path) -> Recogniser:
         {"language": "en", "task": "transcribe"} if getattr(model.generation_config, "is_multilingual", False) else {}
     )
 
+    most = min(200, model.config.max_target_positions - 8)  # room for the prompt
+
     def recognise(waveform: np.ndarray) -> str:
         features = processor(waveform, sampling_rate=_RATE, return_tensors="pt").input_features
         with torch.inference_mode():
-            tokens = model.generate(features, do_sample=False, num_beams=1, max_new_tokens=200, **options)
+            tokens = model.generate(features, do_sample=False, num_beams=1, max_new_tokens=most, **options)
         return " ".join(words(processor.batch_decode(tokens, skip_special_tokens=True)[0]))
 
     return recognise
