@@ -24,6 +24,7 @@ _EVALUATE = (
     "evaluate_generated_faces",
     "evaluate_cycle",
     "evaluate_audit",
+    "evaluate_selfcheck",
     "evaluate_leakage",
     "evaluate_report",
 )

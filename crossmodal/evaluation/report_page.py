@@ -170,7 +170,7 @@ def _picture(name: str, picture: Image.Image) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     label = escape(name, quote=True)
     return (
-        f"<figure{' class=wide' if picture.width > 700 else ''}><img src='data:image/webp;base64,{data}' alt='{label}' width='{picture.width}' "
+        f"<figure{' class=wide' if picture.width > 800 else ''}><img src='data:image/webp;base64,{data}' alt='{label}' width='{picture.width}' "
         f"height='{picture.height}' style='height:auto'><figcaption>{escape(name)}</figcaption></figure>"
     )
 
