@@ -35,23 +35,26 @@ SMALL: dict[str, Any] = {
 Weights = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def weights(config: VGGFaceConfig, *, dense: bool, seed: int = 0) -> Weights:
-    """Random kernels (height, width, in, out) or (in, out), and biases, by published layer name."""
-    rng = np.random.default_rng(seed)
-
-    def layer(*shape: int) -> tuple[np.ndarray, np.ndarray]:
-        block = rng.standard_normal(min(int(np.prod(shape)), 1 << 20)).astype(np.float32)  # repeated in large layers
-        kernel = np.resize(block, shape) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
-        return kernel, rng.standard_normal(shape[-1]).astype(np.float32)
-
-    found: Weights = {}
+def shapes(config: VGGFaceConfig, *, dense: bool) -> dict[str, tuple[int, ...]]:
+    """Kernels (height, width, in, out) or (in, out) by published layer name."""
+    found: dict[str, tuple[int, ...]] = {}
     channels = 3
     for name, width in zip(CONVOLUTIONS, [n for stage in config.stages for n in stage], strict=True):
-        found[name] = layer(3, 3, channels, width)
+        found[name] = (3, 3, channels, width)
         channels = width
     sizes = [channels, config.hidden_size, config.feature_size, config.identities]
     for name, edge, a, b in zip(("fc6", "fc7", "fc8"), (7, 1, 1), sizes, sizes[1:], strict=False):
-        found[name] = layer(edge * edge * a, b) if dense else layer(edge, edge, a, b)
+        found[name] = (edge * edge * a, b) if dense else (edge, edge, a, b)
+    return found
+
+
+def weights(config: VGGFaceConfig, *, dense: bool, seed: int = 0) -> Weights:
+    """Random kernels and biases."""
+    rng = np.random.default_rng(seed)
+    found: Weights = {}
+    for name, shape in shapes(config, dense=dense).items():
+        kernel = rng.standard_normal(shape).astype(np.float32) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
+        found[name] = (kernel, rng.standard_normal(shape[-1]).astype(np.float32))
     return found
 
 
@@ -239,31 +242,18 @@ def test_other_files_are_refused(
     assert not (tmp_path / "part").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ["deepface", "rcmalli"])
-def test_published_sizes(tmp_path: Path, source: str) -> None:
-    from torch.nn import functional as F
-
-    layers = weights(VGGFaceConfig(), dense=source == "rcmalli")
-    assert layers["fc6"][0].shape == ((25_088, 4096) if source == "rcmalli" else (7, 7, 512, 4096))
-    WRITE[source](tmp_path / "w.h5", layers)
-    result = run("import", "vgg-face", source, str(tmp_path / "w.h5"), "-o", str(tmp_path / "part"), "--half")
-    assert result.exit_code == 0, result.output
-    network: Any = Bundle.open(tmp_path / "part").load("face-features")
-    chip = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
-    x = torch.from_numpy(chip).float() - torch.tensor([129.1863, 104.7624, 93.5940])
-    x = (x.flip(3) if source == "rcmalli" else x).permute(0, 3, 1, 2)
-    for name in CONVOLUTIONS:
-        kernel, bias = map(torch.from_numpy, layers[name])
-        x = F.relu(F.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1))
-        x = F.max_pool2d(x, 2) if name in LAST else x
-    x = x.permute(0, 2, 3, 1)  # as Keras has it from here on
-    for name in ("fc6", "fc7"):
-        kernel, bias = map(torch.from_numpy, layers[name])
-        x = F.relu(x.flatten(1) @ kernel.reshape(-1, kernel.shape[-1]) + bias)
-    found = network.embed(chip)
-    assert found.shape == (1, 4096)
-    assert torch.nn.functional.cosine_similarity(found, x).item() > 0.9999
+def test_published_sizes(source: str) -> None:
+    kernels = shapes(VGGFaceConfig(), dense=source == "rcmalli")
+    assert kernels["conv5_3"] == (3, 3, 512, 512)
+    assert kernels["fc6"] == ((25_088, 4096) if source == "rcmalli" else (7, 7, 512, 4096))
+    assert kernels["fc8"] == ((4096, 2622) if source == "rcmalli" else (1, 1, 4096, 2622))
+    with torch.device("meta"):
+        ours = VGGFaceFeatures().state_dict()
+    assert list(kernels) == [name.removesuffix(".bias") for name in ours if name.endswith(".bias")]
+    for name, shape in kernels.items():
+        assert ours[f"{name}.weight"].numel() == np.prod(shape)
+        assert ours[f"{name}.bias"].shape == shape[-1:]
 
 
 # FaceNet ------------------------------------------------------------------------------------------------------------
@@ -280,9 +270,15 @@ def _facenet_file(path: Path, classes: int) -> Any:
     return network
 
 
-def test_facenet_from_a_file(tmp_path: Path) -> None:
-    network = _facenet_file(tmp_path / "20180408-102900-casia-webface.pt", 10_575)
-    file, out = str(tmp_path / "20180408-102900-casia-webface.pt"), str(tmp_path / "part")
+@pytest.fixture(scope="module")
+def facenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    path = tmp_path_factory.mktemp("facenet") / "20180408-102900-casia-webface.pt"
+    return path, _facenet_file(path, 10)
+
+
+def test_facenet_from_a_file(tmp_path: Path, facenet: tuple[Path, Any]) -> None:
+    path, network = facenet
+    file, out = str(path), str(tmp_path / "part")
     assert run("import", "facenet", "casia-webface", file, "-o", out).exit_code == 0
     part = Bundle.open(out)
     assert part.info.modules["face-features"].output_space == "facenet-casia-512"
@@ -299,9 +295,10 @@ class _Answer(io.BytesIO):
         self.headers = {"Content-Length": str(length)}
 
 
-def test_facenet_downloads_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _facenet_file(tmp_path / "w.pt", 10)
-    content, asked = (tmp_path / "w.pt").read_bytes(), []
+def test_facenet_downloads_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facenet: tuple[Path, Any]
+) -> None:
+    content, asked = facenet[0].read_bytes(), []
 
     def answer(url: str, timeout: float) -> _Answer:
         asked.append(url)

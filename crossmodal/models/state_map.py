@@ -6,7 +6,7 @@
     config: {padding: 0}                # what differs from that network's default config
     names:                              # ours: theirs; the first pattern that fits counts
       convolutions.0.*: layer1.0.*      # * stands for the same text on both sides
-    transpose: {"convolutions.*.weight": [0, 1, 3, 2]}    # ours: order of their dimensions
+    transpose: {convolutions.0.weight: [0, 1, 3, 2]}    # ours: order of their dimensions
     reshape: {"normalise.*": [-1]}      # ours: shape, after the transposition
     ignore: ["optimiser.*"]             # theirs: not needed
     keep: ["feature_mean"]              # ours: what the file has no tensor for
