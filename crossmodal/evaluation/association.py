@@ -11,6 +11,7 @@ al. 2018 ("Seeing Voices and Hearing Faces", CVPR); heard and unheard languages,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from crossmodal.data.protocols import Clip, MatchingTrial, VerificationTrial
 from crossmodal.data.sets.layout import AUDIO, VIDEO
 from crossmodal.errors import DataError
 from crossmodal.evaluation.figures import DRAWS, LEVELS, Curve, Figure, figure
-from crossmodal.evaluation.metrics import PairScores, matching_credit
+from crossmodal.evaluation.metrics import PairScores, matching_credit, mean_credit
 from crossmodal.evaluation.oracles import SEEN, STRATA, UNSEEN, Known
 
 _GRID = np.linspace(0.0, 1.0, 51)
@@ -145,18 +146,19 @@ def matching(
     oracle = trial_oracle(trials, known, beside) if beside else None
     most = wrong.shape[1] + 1
 
-    def measured(name: str, mask: np.ndarray, n: int) -> Figure:
+    def accuracy(name: str, mask: np.ndarray, n: int) -> Figure:
         reference: dict[str, Any] = {}
         if oracle is not None:
             credit = matching_credit(oracle[0][mask], oracle[1][mask, : n - 1])
-            reference = {"reference": float(credit.mean()), "reference_name": f"{beside} oracle"}
+            reference = {"reference": mean_credit(credit), "reference_name": f"{beside} oracle"}
         credit = matching_credit(right[mask], wrong[mask, : n - 1])
-        return figure(name, credit, clusters=clusters[mask], chance=1 / n, seed=seed, **reference)
+        measured = figure(name, credit, clusters=clusters[mask], chance=1 / n, seed=seed, **reference)
+        return dataclasses.replace(measured, value=mean_credit(credit))
 
     result = Association({})
     directions = _directions(trials)
     for direction, mask in directions.items():
-        steps = [measured(f"accuracy 1:{n}, {direction}", mask, n) for n in range(2, most + 1)]
+        steps = [accuracy(f"accuracy 1:{n}, {direction}", mask, n) for n in range(2, most + 1)]
         result.figures += steps
         if most > 2:
             result.curves.append(_steps_curve(direction, steps))
@@ -165,11 +167,11 @@ def matching(
         for name, part in strata.items():
             chosen = np.zeros(len(trials), bool)
             chosen[inside[part]] = True
-            result.figures.append(measured(f"accuracy 1:2, {direction}, {name}", chosen, 2))
+            result.figures.append(accuracy(f"accuracy 1:2, {direction}, {name}", chosen, 2))
     if most > 2:
         numbers = range(2, most + 1)
         result.curves.append(plain_curve("chance", "candidates", numbers, "accuracy", [1 / n for n in numbers], 0))
-    whole = measured("", np.ones(len(trials), bool), most)
+    whole = accuracy("", np.ones(len(trials), bool), most)
     result.headline = {
         "accuracy": whole.value,
         "n": len(trials),

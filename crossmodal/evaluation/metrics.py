@@ -113,6 +113,12 @@ def matching_credit(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.where((wrong > right).any(1), 0.0, 1.0 / (1 + (wrong == right).sum(1)))
 
 
+def mean_credit(values: np.ndarray) -> float:
+    """Mean of ``(N,)`` values, summed by distinct value: that of equal values is that value, to the last bit."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return float(distinct @ (counts / len(values)))
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Where the right items of each query stand in its ranking: one row for each score that a right item has.

@@ -18,7 +18,7 @@ from crossmodal.evaluation.association import Association, draw_people, interval
 from crossmodal.evaluation.embeddings import Embeddings
 from crossmodal.evaluation.figures import Figure
 from crossmodal.evaluation.lists import Items
-from crossmodal.evaluation.metrics import Ranks, guessing, rank
+from crossmodal.evaluation.metrics import Ranks, guessing, mean_credit, rank
 from crossmodal.evaluation.oracles import Known, agreement
 
 KS = (1, 2, 5, 10, 20, 50, 100)
@@ -143,12 +143,12 @@ def retrieval(
         figures = [
             Figure(
                 f"{name}, {direction}, gallery of {gallery}",
-                float(values[:, i].mean()),
+                mean_credit(values[:, i]),
                 *intervals[i],
                 n=len(values),
-                reference=float(_values(told, k).mean()) if told else None,
+                reference=mean_credit(_values(told, k)) if told else None,
                 reference_name=f"{beside} oracle" if told else "",
-                chance=float(_values(guessed, k).mean()),
+                chance=mean_credit(_values(guessed, k)),
             )
             for i, (name, k) in enumerate(names.items())
         ]
