@@ -30,11 +30,18 @@ def register(app: typer.Typer) -> None:
     def bench(
         runs: Annotated[int, typer.Option(min=1, help="Runs of each measurement; the median is printed.")] = 5,
         cold: Annotated[bool, typer.Option("--cold/--no-cold", help="Also time whole processes.")] = True,
+        onnx: Annotated[
+            bool, typer.Option("--onnx", help="Compare onnxruntime with PyTorch instead, in pairs, on the CPU.")
+        ] = False,
+        threads: Annotated[int, typer.Option(min=0, help="With --onnx: of each; 0 leaves it to them.")] = 0,
         bundle: BundleOption = "starter",
         device: Device = "auto",
         json: Json = False,
     ) -> None:
         """Time start-up, both journeys cold and warm, and the real-time factor of speech (processing ÷ duration)."""
+        if onnx:
+            _compare_onnx(bundle, runs, cold, threads, json)
+            return
         rows: list[dict[str, Any]] = []
 
         def measure(name: str, unit: str, action: Callable[[], float | None], *, warm_up: int = 1) -> None:
@@ -64,6 +71,26 @@ def register(app: typer.Typer) -> None:
             _bench(measure, bundle, device, cold, Path(folder))
         if json:
             print_json({"runs": runs, "figures": rows})
+
+
+def _compare_onnx(source: str, runs: int, cold: bool, threads: int, json: bool) -> None:
+    """Ratios onnxruntime ÷ PyTorch, below 1 where onnxruntime is quicker."""
+    from crossmodal.bundle import Bundle
+    from crossmodal.onnx_bench import as_row, compare
+
+    rows = []
+    for comparison in compare(Bundle.open(source), runs=runs, cold=cold, threads=threads):
+        rows.append(as_row(comparison))
+        if not json:
+            seconds = comparison.medians()
+            say(
+                f"{comparison.name}: medians PyTorch {seconds['torch_wall']:.3f} s (CPU {seconds['torch_cpu']:.3f} s), "
+                f"onnxruntime {seconds['onnx_wall']:.3f} s (CPU {seconds['onnx_cpu']:.3f} s)"
+            )
+            for figure in comparison.figures():
+                say(f"  {figure.line()}")
+    if json:
+        print_json({"runs": runs, "threads": threads, "comparisons": rows})
 
 
 def _bench(measure: Callable[..., None], source: str, device: str, cold: bool, folder: Path) -> None:

@@ -89,8 +89,40 @@ def register(app: typer.Typer) -> None:
     def export(
         folder: Annotated[str, typer.Argument(help="New folder to write.")],
         source: Annotated[str, typer.Option("--from", help="Bundle to copy.")] = "starter",
+        form: Annotated[
+            str, typer.Option("--format", help="bundle: as it is; onnx: with its networks in ONNX beside.")
+        ] = "bundle",
+        json: Json = False,
     ) -> None:
-        """Copy a bundle to a folder of its own, to change it or to put it on a hub."""
+        """Copy a bundle to a folder of its own, to change it, to put it on a hub, or with its networks in ONNX.
+
+        Every ONNX graph is run by onnxruntime and compared with PyTorch, at three sizes, before anything is kept.
+
+        Example:
+
+            crossmodal models export starter-onnx --format onnx
+        """
         from crossmodal.bundle import Bundle
 
-        say(f"wrote {Bundle.open(source).export(folder)}")
+        if form not in ("bundle", "onnx"):
+            raise typer.BadParameter(f"'{form}' is not bundle or onnx", param_hint="--format")
+        graphs: list[dict[str, object]] = []
+        left_out: list[str] = []
+        if form == "onnx":
+            from crossmodal.config import to_dict
+            from crossmodal.onnx_export import export_bundle
+
+            found, left_out = export_bundle(Bundle.open(source), folder)
+            graphs = [to_dict(graph) for graph in found]
+        else:
+            Bundle.open(source).export(folder)
+        if json:
+            print_json({"folder": folder, "graphs": graphs, "left_out": left_out})
+            return
+        for graph in graphs:
+            typer.echo(
+                f"{graph['file']}: {int(str(graph['bytes'])) / 1e6:.1f} MB, deviates by {graph['deviation']:.1g}"
+            )
+        for role in left_out:
+            typer.echo(f"{role}: has no form in ONNX")
+        say(f"wrote {folder}")

@@ -6,9 +6,14 @@ output it says where in the texture to look. It is smooth, so it is evaluated at
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Solve = Callable[[Tensor, Tensor], Tensor]
+"""``(B, N, N)``, ``(B, N, M)`` → the solution ``(B, N, M)``."""
 
 
 def _kernel(squared: Tensor) -> Tensor:
@@ -21,13 +26,16 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, :, None] - b[:, None]).square().sum(-1)
 
 
-def spline_coefficients(source: Tensor, target: Tensor, regularisation: float = 1e-3) -> Tensor:
+def spline_coefficients(
+    source: Tensor, target: Tensor, regularisation: float = 1e-3, solve: Solve = torch.linalg.solve
+) -> Tensor:
     """Fit the spline with ``f(source) ≈ target``.
 
     Args:
         source: ``(B, N, 2)`` control points, in units of about the frame's size.
         target: ``(B, N, 2)`` where they go.
         regularisation: 0 interpolates; larger bends less. Also keeps coinciding control points solvable.
+        solve: how the linear system is solved.
 
     Returns:
         ``(B, N + 3, 2)``: kernel weights, then offset and linear part.
@@ -37,10 +45,10 @@ def spline_coefficients(source: Tensor, target: Tensor, regularisation: float = 
     kernel = kernel + regularisation * torch.eye(count, dtype=source.dtype, device=source.device)
     affine = torch.cat([source.new_ones(batch, count, 1), source], dim=-1)  # (B, N, 3)
     top = torch.cat([kernel, affine], dim=-1)
-    bottom = torch.cat([affine.mT, source.new_zeros(batch, 3, 3)], dim=-1)
+    bottom = torch.cat([affine.transpose(1, 2), source.new_zeros(batch, 3, 3)], dim=-1)
     system = torch.cat([top, bottom], dim=1)  # (B, N + 3, N + 3)
     right = torch.cat([target, source.new_zeros(batch, 3, 2)], dim=1)
-    return torch.linalg.solve(system, right)
+    return solve(system, right)
 
 
 def apply_spline(coefficients: Tensor, source: Tensor, points: Tensor) -> Tensor:
@@ -51,16 +59,24 @@ def apply_spline(coefficients: Tensor, source: Tensor, points: Tensor) -> Tensor
 
 
 def warp(
-    texture: Tensor, texture_points: Tensor, output_points: Tensor, *, regularisation: float = 1e-3, step: int = 8
+    texture: Tensor,
+    texture_points: Tensor,
+    output_points: Tensor,
+    *,
+    regularisation: float = 1e-3,
+    step: int = 8,
+    solve: Solve = torch.linalg.solve,
 ) -> Tensor:
     """Move ``texture`` so that its ``texture_points`` come to lie at ``output_points``.
 
     Args:
         texture: ``(B, C, H, W)``.
-        texture_points: ``(N, 2)`` or ``(B, N, 2)`` control points in pixels (x, y) of the texture.
+        texture_points: ``(N, 2)`` or ``(B, N, 2)`` control points in pixels (x, y) of the texture; the spline is fitted
+            in their precision.
         output_points: ``(B, N, 2)`` the same points in pixels of the output, which is as large as the texture.
         regularisation: of the spline; in units of the squared frame.
         step: pixels between the grid points at which the spline is evaluated.
+        solve: how its linear system is solved.
 
     Returns:
         ``(B, C, H, W)``; outside the texture its edge is repeated.
@@ -70,13 +86,13 @@ def warp(
     source = (output_points + 0.5) / scale * 2 - 1  # grid_sample's [-1, 1], pixel centres at half
     target = (texture_points.expand(batch, -1, -1) + 0.5) / scale * 2 - 1
     # Displacements rather than positions: the spline then only has to bend, and extrapolates by standing still.
-    coefficients = spline_coefficients(source, target - source, regularisation)
+    coefficients = spline_coefficients(source, target - source, regularisation, solve)
     rows, columns = -(-height // step), -(-width // step)
     y = (torch.arange(rows, device=texture.device, dtype=texture.dtype) + 0.5) / rows * 2 - 1
     x = (torch.arange(columns, device=texture.device, dtype=texture.dtype) + 0.5) / columns * 2 - 1
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (rows, columns, 2) as (x, y)
-    points = grid.reshape(1, -1, 2).expand(batch, -1, -1)
-    moved = apply_spline(coefficients, source, points).reshape(batch, rows, columns, 2)
+    points = grid.reshape(1, -1, 2).expand(batch, -1, -1).to(source.dtype)
+    moved = apply_spline(coefficients, source, points).to(texture.dtype).reshape(batch, rows, columns, 2)
     moved = F.interpolate(moved.permute(0, 3, 1, 2), size=(height, width), mode="bicubic", align_corners=False)
     fine_y = (torch.arange(height, device=texture.device, dtype=texture.dtype) + 0.5) / height * 2 - 1
     fine_x = (torch.arange(width, device=texture.device, dtype=texture.dtype) + 0.5) / width * 2 - 1
