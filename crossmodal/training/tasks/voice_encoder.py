@@ -20,6 +20,7 @@ from crossmodal.losses.speech2face import FaceLoss, Layer, Speech2FaceLoss
 from crossmodal.models import build, classes
 from crossmodal.models.face_decoder import FaceDecoder
 from crossmodal.models.face_features import FaceFeatures, FaceNetFeatures, VGGFaceFeatures
+from crossmodal.models.unwarped_decoder import UnwarpedFaceDecoder
 from crossmodal.models.voice_encoder import ASTVoiceEncoder, ASTVoiceEncoderConfig, ConvVoiceEncoder
 from crossmodal.training.task import Task
 
@@ -163,11 +164,13 @@ class VoiceEncoderTask(Task):
         from crossmodal.bundle import Bundle
 
         decoder: Any = Bundle.open(self.config.decoder).load("face-decoder")
-        assert isinstance(decoder, FaceDecoder)
+        assert isinstance(decoder, FaceDecoder | UnwarpedFaceDecoder)
         if decoder.config.input_space != self.space:
             problem = f"its face decoder reads {decoder.config.input_space}, the voice encoder writes {self.space}"
             raise SpaceMismatchError(problem, source=self.config.decoder, remedy="set config.model.output_space")
         self.frozen["face-decoder"] = decoder
+        if isinstance(decoder, UnwarpedFaceDecoder):
+            return decoder.trunk
         return lambda feature: decoder.first_layer((feature - decoder.feature_mean) * decoder.feature_scale)
 
     def dataset(self, split: str) -> Dataset:
