@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install tour test lint bench clean
+.PHONY: install tour test lint bench cards clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ lint: install
 
 bench: install
 	$(BIN)/crossmodal bench
+
+# Fills the tables of the model card and of README.md from recipes/starter/figures; MEASURE=1 DATA=DIR measures first,
+# ONLY="faces speech" only these.
+cards: install
+	$(BIN)/python -m crossmodal.recipes.starter.cards $(if $(MEASURE),--measure --data "$(DATA)" $(if $(ONLY),--only $(ONLY)))
 
 clean:
 	rm -rf $(VENV) build dist tour *.egg-info
