@@ -136,9 +136,9 @@ class ExportableDecoderOfFrames(Exportable):
 class ExportableVocoder(Exportable):
     """Harmonic vocoder on real numbers; its white noise is an input.
 
-    Phase recovery magnifies: a change of the input by 1e-7 of its size changes the waveform by 1e-3 of its scale (speech)
-    to 1e-2 (noise) after 20 projections, in PyTorch itself, for the phase of what is almost zero is anything. Two correct
-    programs differ as much, so the strict comparison is made with four projections, each of which does the same.
+    Phase recovery magnifies: a change of the input by 1e-7 of its size changes the waveform by 1e-3 (speech) to 1e-2
+    (noise) of its scale after 20 projections, in PyTorch itself, for the phase of what is almost zero is anything. Two
+    correct programs differ as much, so the strict comparison is made with four projections, which all do the same.
     """
 
     tolerance: ClassVar[float] = 0.1
