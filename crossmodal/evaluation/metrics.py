@@ -75,8 +75,9 @@ class PairScores:
         positives, negatives = float(right[-1]), float(wrong[-1])
         if not (positives and negatives):
             return float("nan"), float("nan")
-        tied = 0.0 if self._ends is None else float(step @ np.diff(right, prepend=0.0)) / 2
-        area = float(step @ right) - tied
+        # sums of products, not dot products: those start threads that cost more than they save
+        tied = 0.0 if self._ends is None else float((step * np.diff(right, prepend=0.0)).sum()) / 2
+        area = float((step * right).sum()) - tied
 
         def gap(place: int) -> float:
             return float(wrong[place]) / negatives + float(right[place]) / positives - 1.0

@@ -184,7 +184,7 @@ def _intervals(values: np.ndarray, persons: np.ndarray, seed: int) -> list[tuple
     """Intervals of the means of ``values (Q, M)``, people drawn again: one draw serves all M."""
     _, member = np.unique(persons, return_inverse=True)
     table = np.stack([np.bincount(member, weights=column) for column in (*values.T, np.ones(len(values)))], axis=1)
-    sums = np.stack([counts @ table for counts in draw_people(len(table), seed)])
+    sums = np.stack([np.einsum("c,cm->m", counts, table) for counts in draw_people(len(table), seed)])
     return [interval(column) for column in (sums[:, :-1] / sums[:, -1:]).T]
 
 
