@@ -150,11 +150,11 @@ class ConvVoiceEncoder(nn.Module):
         """Spectrograms ``(B, 2, F, 257)``, one second or longer → face features ``(B, D)``.
 
         Raises:
-            AudioError: fewer than 97 frames (one second; without padding 180).
+            AudioError: fewer than 97 frames (one second), without padding 259.
         """
         if self.after(spectrogram.shape[2], pooled=True) < 1:
             problem = f"too short for the voice encoder ({spectrogram.shape[2]} frames)"
-            seconds = "one second" if self.config.padding else "two seconds"
+            seconds = "one second" if self.config.padding else "2.6 seconds"
             raise AudioError(problem, remedy=f"give at least {seconds} of speech")
         x = self.convolutions(spectrogram)  # (B, C, T, bins)
         x = self.normalise(F.relu(self.pool(x)))  # (B, C, bins)
