@@ -46,8 +46,7 @@ def register(app: typer.Typer) -> None:
         from crossmodal.evaluation.report import Report, describe
         from crossmodal.models import build
 
-        threads = f"{torch.get_num_threads()} thread(s)"
-        report = Report("Vocoder", notes=[f"Real-time factors: {threads}."], seed=0)
+        report = Report("Vocoder", seed=0)
         if weights is None:
             report.bundle = describe(Bundle.open(bundle))
         network = measured.load_vocoder(bundle, weights)
@@ -55,6 +54,7 @@ def register(app: typer.Typer) -> None:
             systems = {"vocoder": network, "hifi-gan-v1": build("vocoder-hifigan").eval()}
             for name, factors in measured.speed(systems).items():
                 report.figures.append(figure(f"real-time factor, {name}", factors))
+            report.notes = [f"{torch.get_num_threads()} thread(s); the best of three runs."]
         else:
             recordings = SpeechFeatures(features)
             chosen = measured.held_out_clips(recordings, clips)
@@ -65,5 +65,5 @@ def register(app: typer.Typer) -> None:
             speakers = len({recordings[i].speaker for i in chosen})
             report.figures = measured.figures(scores)
             report.tables = [measured.table(scores)]
-            report.notes.insert(0, f"{len(chosen)} clips of {speakers} speakers never trained on.")
+            report.notes = [f"{len(chosen)} clips of {speakers} speakers never trained on."]
         deliver(report, json=json, page=page)
