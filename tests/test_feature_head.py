@@ -93,11 +93,22 @@ def test_cue_stays_in_its_range() -> None:
     assert float(cue.max()) <= 2.0
 
 
+def test_the_curve_to_faces_is_that_of_numpy() -> None:
+    network = head()
+    x = torch.tensor([-3.0, *sorted(torch.linspace(-2, 2, network.config.knots - 2).tolist()), 3.0])
+    network.knots.copy_(torch.stack([x, x**3 / 9], dim=1))
+    embedding = 3 * torch.randn(40, 256)
+    heard = network.heard(embedding).detach().numpy()
+    assert np.allclose(network.cue(embedding).detach().numpy(), np.interp(heard, x, x**3 / 9), atol=1e-4)
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(1, 128\).*ge2e-256"):
         head().mode(torch.zeros(1, 128))
     with pytest.raises(ConfigError, match="0 faces"):
         head().sample(voices(1), 0)
+    with pytest.raises(ConfigError, match="2 knots"):
+        FeatureHeadConfig(knots=1)
     with pytest.raises(ConfigError, match="temperature"):
         FeatureHeadConfig(temperature=0.0)
 
@@ -248,3 +259,28 @@ def test_head_learns_gender_and_nothing_of_identity(task: FeatureHeadTask) -> No
     with torch.no_grad():
         score = task.face_axis.score(task.head.eval().mode(torch.from_numpy(clean.embedding)).numpy())
     assert ((score > 0) == (clean.gender == "male")).mean() > 0.9
+
+
+def test_a_lowered_voice_is_heard_lowered(task: FeatureHeadTask) -> None:
+    """Before training already: hearing is linear in the voice, however steep the curve to the faces is."""
+    voices = task.voices["test"]
+    with torch.no_grad():
+        place = task.head.eval().cue(torch.from_numpy(voices.embedding))[:, 0].numpy()
+    right = []
+    for clip in set(voices.clip):
+        rows = [i for i in np.flatnonzero(voices.clip == clip) if voices.change[i] in ("clean", "shifted")]
+        right += [place[j] > place[i] for i in rows for j in rows if voices.factor[i] > 1.05 * voices.factor[j]]
+    assert np.mean(right) > 0.95
+
+
+def test_order_is_learned_from_versions_of_a_clip(task: FeatureHeadTask) -> None:
+    data = task.dataset("train")
+    example = data[0]
+    voices = task.voices["train"]
+    row = int(np.argmin(np.abs(voices.embedding - example["other_embedding"].numpy()).sum(1)))
+    assert voices.clip[row] == voices.clip[0]
+    assert voices.change[row] in ("clean", "shifted")
+    batch = task.collate([data[i] for i in range(32)])
+    right = task.loss("main", batch, 0)["order"]
+    batch["other_heard"] = 2 * batch["heard"] - batch["other_heard"]  # every difference the wrong way round
+    assert float(task.loss("main", batch, 0)["order"]) > float(right)

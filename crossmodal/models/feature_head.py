@@ -33,6 +33,8 @@ class FeatureHeadConfig:
     dropout: float = 0.2
     cues: int = 1
     """Numbers that pass from the voice to the face."""
+    knots: int = 24
+    """Points of the curve from how masculine a voice is to how masculine a face is."""
     components: int = 16
     """Kinds of faces in the mixture."""
     temperature: float = 1.0
@@ -46,6 +48,8 @@ class FeatureHeadConfig:
     def __post_init__(self) -> None:
         if min(self.input_size, self.output_size, self.cues, self.components, self.candidates) < 1:
             raise ConfigError("sizes must be at least 1", source="feature-head")
+        if self.knots < 2:
+            raise ConfigError("needs at least 2 knots", source="feature-head")
         if self.temperature <= 0:
             raise ConfigError("temperature must be positive", source="feature-head")
 
@@ -80,6 +84,7 @@ class FeatureHead(nn.Module):
     feature_mean: Tensor
     axes: Tensor
     cue_range: Tensor
+    knots: Tensor
 
     def __init__(self, config: FeatureHeadConfig) -> None:
         super().__init__()
@@ -88,6 +93,7 @@ class FeatureHead(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("axes", torch.eye(size))  # rows: principal axes times deviations
         self.register_buffer("cue_range", torch.tensor([[-3.0], [3.0]]).repeat(1, cues))
+        self.register_buffer("knots", torch.linspace(-3, 3, config.knots)[:, None].repeat(1, 2))
         self.linear = nn.Linear(config.input_size, cues)
         layers: list[nn.Module] = []
         width = config.input_size
@@ -107,8 +113,9 @@ class FeatureHead(nn.Module):
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
 
-    def cue(self, embedding: Tensor) -> Tensor:
-        """Speaker embeddings ``(B, E)`` → cue ``(B, cues)``: negative feminine, positive masculine in the starter.
+    def heard(self, embedding: Tensor) -> Tensor:
+        """Speaker embeddings ``(B, E)`` → how masculine each voice sounds ``(B, cues)``: −1 like women's voices on
+        average, +1 like men's in the starter.
 
         Raises:
             ConfigError: the embeddings have another size.
@@ -116,13 +123,25 @@ class FeatureHead(nn.Module):
         if embedding.ndim != 2 or embedding.shape[1] != self.config.input_size:
             problem = f"expected embeddings (B, {self.config.input_size}), got {tuple(embedding.shape)}"
             raise ConfigError(problem, source="feature-head", remedy=f"use embeddings of {self.config.input_space}")
-        cue = self.linear(embedding)
+        heard = self.linear(embedding)
         if self.bend is not None:
-            cue = cue + self.bend(embedding)
+            heard = heard + self.bend(embedding)
         low, high = self.cue_range
         half = (high - low) / 2
         # Voices beyond all that was heard in training get the face at the end of the range.
-        return low + half * (1 + torch.tanh((cue - low - half) / half))
+        return low + half * (1 + torch.tanh((heard - low - half) / half))
+
+    def cue(self, embedding: Tensor) -> Tensor:
+        """Speaker embeddings ``(B, E)`` → place of the face ``(B, cues)`` on the same scale among faces: :meth:`heard`,
+        through a rising curve (:attr:`knots`), so that no step of a voice is lost where few faces lie.
+
+        Raises:
+            ConfigError: the embeddings have another size.
+        """
+        heard, (x, y) = self.heard(embedding), self.knots.T
+        right = (heard[..., None] > x).sum(-1).clamp(1, len(x) - 1)
+        share = (heard - x[right - 1]) / (x[right] - x[right - 1])
+        return y[right - 1] + share * (y[right] - y[right - 1])
 
     def mixture(self, cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cue ``(B, cues)`` → logits ``(B, M)``, means ``(B, M, D)`` and deviations ``(B, M, D)`` in whitened space."""
@@ -141,8 +160,12 @@ class FeatureHead(nn.Module):
 
     def log_prob(self, embedding: Tensor, feature: Tensor) -> Tensor:
         """Log density of face features ``(B, D)`` for voices ``(B, E)`` → ``(B,)``."""
+        return self.log_prob_at(self.cue(embedding), feature)
+
+    def log_prob_at(self, cue: Tensor, feature: Tensor) -> Tensor:
+        """Log density of face features ``(B, D)`` at cues ``(B, cues)`` → ``(B,)``."""
         volume = torch.linalg.slogdet(self.axes)[1]
-        return mixture_log_prob(*self.mixture(self.cue(embedding)), self.whiten(feature)) - volume
+        return mixture_log_prob(*self.mixture(cue), self.whiten(feature)) - volume
 
     def mode(self, embedding: Tensor) -> Tensor:
         """The most typical face feature for each voice: ``(B, E)`` → ``(B, D)``.

@@ -46,15 +46,46 @@ class FeatureHeadTaskConfig:
     axes: int = 40
     """Principal directions of face features that vary; the others stay at their mean."""
     cue_weight: float = 2.0
-    """Of the squared error of the cue, beside the likelihood per axis."""
+    """Of the squared error of how masculine the voice is heard, beside the likelihood per axis."""
+    order_weight: float = 8.0
+    """Of the squared error of the difference between two versions of a clip: a voice that is lowered is heard lowered,
+    however it is heard (cross-validated over speakers)."""
+    cue_ridge: float = 0.2
+    """Strength of the ridge regression that hearing starts from (cross-validated over speakers)."""
     seed: int = 0
 
 
 class PseudoPairs(Dataset):
-    """Voices, each with a face drawn from those that fit: ``embedding``, ``feature``, ``target`` (the scale)."""
+    """Voices, each with a face drawn from those that fit.
 
-    def __init__(self, embedding: Tensor, target: Tensor, names: list[str], faces: Tensor, scale: Tensor, width: float):
-        self.embedding, self.target, self.names = embedding, target, names
+    ``embedding``, ``heard`` (how masculine it is), ``feature``; and another version of the clip, ``other_embedding``
+    and ``other_heard`` (itself where there is none).
+
+    Args:
+        embedding: ``(N, E)``.
+        heard: ``(N,)`` on the voices' scale.
+        target: ``(N,)`` the place on the faces' scale that goes with it.
+        names: of the examples.
+        clips: ``(N,)`` whose versions they are; an empty name has no others.
+        faces: ``(M, D)`` features.
+        scale: ``(M,)`` their places.
+        width: how near a face must be.
+    """
+
+    def __init__(
+        self,
+        embedding: Tensor,
+        heard: Tensor,
+        target: Tensor,
+        names: list[str],
+        clips: np.ndarray,
+        faces: Tensor,
+        scale: Tensor,
+        width: float,
+    ) -> None:
+        self.embedding, self.heard, self.target, self.names = embedding, heard, target, names
+        self.versions = {clip: np.flatnonzero(clips == clip) for clip in set(clips.tolist()) if clip}
+        self.clips = clips
         order = scale.argsort()
         self.faces, self.scale, self.width = faces[order], scale[order].contiguous(), width
 
@@ -65,11 +96,16 @@ class PseudoPairs(Dataset):
         target = self.target[index].clamp(self.scale[20], self.scale[-20])
         place = target + self.width * torch.randn(())
         face = int(torch.searchsorted(self.scale, place).clamp(0, len(self.scale) - 1))
+        others = self.versions.get(str(self.clips[index]), np.array([index]))
+        other = int(others[int(torch.randint(len(others), ()))])
         return {
             "id": self.names[index],
             "embedding": self.embedding[index],
+            "heard": self.heard[index],
             "feature": self.faces[face],
             "target": self.target[index],
+            "other_embedding": self.embedding[other],
+            "other_heard": self.heard[other],
         }
 
 
@@ -135,7 +171,7 @@ class FeatureHeadTask(Task):
 
     @torch.no_grad()
     def _start(self, faces: np.ndarray, male: np.ndarray) -> None:
-        """Closed forms: whitening, the cue by ridge regression, the face along the scale, kinds by k-means."""
+        """Closed forms: whitening, hearing by ridge regression, the face along the scale, kinds by k-means."""
         from scipy.cluster.vq import kmeans2
 
         head, config = self.head, self.config
@@ -146,17 +182,22 @@ class FeatureHeadTask(Task):
         deviation = np.sqrt(np.maximum(variances[order], 1e-8))
         head.feature_mean.copy_(torch.from_numpy(mean))
         head.axes.copy_(torch.from_numpy(vectors[:, order].T * deviation[:, None]))
-        embedding, target = self._targets("train")
-        centre, spread = float(target.mean()), float(target.std())
+        embedding, heard, _ = self._targets("train")
+        centre, spread = float(heard.mean()), float(heard.std())
         x = embedding.double()
         x_mean = x.mean(0)
-        gram = (x - x_mean).T @ (x - x_mean) + 0.02 * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=torch.float64)
-        weight = torch.linalg.solve(gram, (x - x_mean).T @ (target.double() - centre))
+        gram = (x - x_mean).T @ (x - x_mean) + config.cue_ridge * len(x) / x.shape[1] * torch.eye(
+            x.shape[1], dtype=torch.float64
+        )
+        weight = torch.linalg.solve(gram, (x - x_mean).T @ (heard.double() - centre))
         head.linear.weight.zero_()
         head.linear.bias.zero_()
         head.linear.weight[0] = weight.float()
         head.linear.bias[0] = centre - float(weight @ x_mean)
-        head.cue_range.copy_(torch.tensor([[centre - 2.6 * spread], [centre + 2.6 * spread]]).expand_as(head.cue_range))
+        low, high = centre - 2.6 * spread, centre + 2.6 * spread
+        head.cue_range.copy_(torch.tensor([[low], [high]]).expand_as(head.cue_range))
+        places = np.linspace(low, high, config.model.knots)
+        head.knots.copy_(torch.from_numpy(np.stack([places, match(self.knots, places)], axis=1)))
         z = head.whiten(self.faces).numpy()
         scale = self.face_scale.numpy()
         design = np.stack([np.ones_like(scale), scale, scale**2], axis=1)
@@ -177,25 +218,34 @@ class FeatureHeadTask(Task):
         head.offsets[:, config.axes :] = 0.0
         head.log_scales[:, config.axes :] = -1.5
 
-    def _targets(self, split: str) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(N, E)`` of a split and the face score that fits each ``(N,)``."""
+    def _targets(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``(N, E)`` of a split, how masculine they sound ``(N,)``, and the place among faces ``(N,)``."""
         voices = self.voices[split]
-        target = match(self.knots, self.voice_scale.score(voices))
-        return torch.from_numpy(voices.embedding).float(), torch.from_numpy(target.astype(np.float32))
+        heard = self.voice_scale.score(voices)
+        place = match(self.knots, heard)
+        heard_tensor, place_tensor = (torch.from_numpy(values.astype(np.float32)) for values in (heard, place))
+        return torch.from_numpy(voices.embedding).float(), heard_tensor, place_tensor
 
     def dataset(self, split: str) -> Dataset:
         """Voices of the training or validation speakers, each with a fitting face."""
-        embedding, target = self._targets(split)
         voices = self.voices[split]
         names = [f"{clip}/{change}" for clip, change in zip(voices.clip, voices.change)]
-        return PseudoPairs(embedding, target, names, self.faces, self.face_scale, self.config.width)
+        clips = np.where(np.isin(voices.change, ("clean", "shifted")), voices.clip, "")
+        return PseudoPairs(*self._targets(split), names, clips, self.faces, self.face_scale, self.config.width)
 
     def loss(self, phase: str, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
-        """Negative log-likelihood of the face under the voice's mixture, and the squared error of the cue."""
-        per_axis = -self.head.log_prob(batch["embedding"], batch["feature"]).mean() / self.config.model.output_size
-        cue = self.head.cue(batch["embedding"])[:, 0]
-        error = (cue - batch["target"].clamp(self.head.cue_range[0, 0], self.head.cue_range[1, 0])).square().mean()
-        return {"loss": per_axis + self.config.cue_weight * error, "nll": per_axis, "cue": error}
+        """Negative log-likelihood of the face where the voice puts it, and squared errors of hearing."""
+        config, head = self.config, self.head
+        heard, other = (head.heard(batch[key])[:, 0] for key in ("embedding", "other_embedding"))
+        low, high = head.cue_range[0, 0], head.cue_range[1, 0]
+        true, true_other = (batch[key].clamp(low, high) for key in ("heard", "other_heard"))
+        cue = (heard - true).square().mean()
+        order = ((other - heard) - (true_other - true)).square().mean()
+        # What is heard comes from voices alone: the faces have no say in it.
+        place = head.cue(batch["embedding"]).detach()
+        per_axis = -head.log_prob_at(place, batch["feature"]).mean() / config.model.output_size
+        total = per_axis + config.cue_weight * cue + config.order_weight * order
+        return {"loss": total, "nll": per_axis, "cue": cue, "order": order}
 
 
 def _split(speaker: str, clip: str) -> str:
