@@ -43,6 +43,15 @@ def register(app: typer.Typer) -> None:
                 "face feature suggests, which is further off but the same in any light."
             ),
         ] = "photo",
+        refine: Annotated[
+            int,
+            typer.Option(
+                min=0,
+                max=100,
+                help="Steps that bring what face recognition sees in the drawn face nearer to what it sees in the "
+                "photo; 0 draws at once what the face feature gives.",
+            ),
+        ] = 5,
         bundle: BundleOption = "starter",
         device: Device = "auto",
         json: Json = False,
@@ -58,7 +67,7 @@ def register(app: typer.Typer) -> None:
             from crossmodal.speech2face import Speech2Face
 
             journey = Speech2Face.from_pretrained(bundle, device=device)
-            face = journey.reface(photo, index=face_index, no_detect=no_detect, skin=skin)
+            face = journey.reface(photo, index=face_index, no_detect=no_detect, skin=skin, refine=refine)
             write_output(out, ".png", face.save)
         if json:
             print_json({"output": out, "feature": face.feature, "landmarks": face.landmarks, **face.details})

@@ -134,7 +134,10 @@ class Journey:
     def module(self, role: str) -> Any:
         """The network of ``role`` (see :data:`crossmodal.bundle.ROLES`), loaded on first use."""
         if role not in self._modules:
-            self._modules[role] = self.bundle.load(role, self.device)
+            import torch
+
+            with torch.inference_mode(False):  # what is loaded in inference mode can never be differentiated through
+                self._modules[role] = self.bundle.load(role, self.device)
         return self._modules[role]
 
     def voice_embedding(self, voice: Any, *, sample_rate: int | None = None) -> torch.Tensor:

@@ -86,14 +86,21 @@ def test_reface_uses_the_photo(s2f, folder):
 def test_reface_takes_the_skin_from_where_it_is_told_to(s2f, folder, monkeypatch):
     told = []
     decoder = s2f.module("face-decoder")
-    forward = decoder.forward
-    monkeypatch.setattr(decoder, "forward", lambda feature, skin=None: told.append(skin) or forward(feature, skin))
+    code = decoder._code
+    monkeypatch.setattr(decoder, "_code", lambda x, h, skin=None: told.append(skin) or code(x, h, skin))
     assert s2f.reface(folder / "face.png").details["skin"] == "photo"
     assert s2f.reface(folder / "face.png", skin="feature").details["skin"] == "feature"
     grey = Image.open(folder / "face.png").convert("L").convert("RGB")
     assert s2f.reface(grey).details["skin"] == "feature"
     assert told[0].shape == (1, 3)
     assert told[1:] == [None, None]
+
+
+def test_reface_refines_as_often_as_it_is_told_to(s2f, folder):
+    assert s2f.reface(folder / "face.png").details["refine"] == 5
+    assert s2f.reface(folder / "face.png", refine=0).details["refine"] == 0
+    with pytest.raises(ConfigError, match="-1 steps"):
+        s2f.reface(folder / "face.png", refine=-1)
 
 
 def test_speech_from_a_face_and_from_a_voice(f2s, folder, tmp_path):

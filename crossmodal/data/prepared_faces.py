@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from crossmodal.data.canonical_faces import PUPILS, AlignedFaces, Frame, align_faces, read_template
+from crossmodal.data.canonical_faces import AlignedFaces, Frame, align_faces, read_template
 from crossmodal.data.face_photos import PhotoFeatures, describe_photos
 from crossmodal.errors import DataError
 from crossmodal.files import atomic_path
+from crossmodal.losses.decoder import CORNERS
 
-CORNERS = (*PUPILS, 55, 87, 93)
-"""Landmarks that stand for the detector's five points: pupils, base of the nose, corners of the mouth."""
 _FACES, _PHOTOS = "faces.npz", "photos.npz"
 
 

@@ -7,13 +7,13 @@ landmarks and aligned texture against the person's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossmodal.data.canonical_faces import INNER
 from crossmodal.data.face_model import regions, skin_mask
@@ -22,7 +22,8 @@ from crossmodal.data.pseudo_pairs import Axis, gender_axis
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
-from crossmodal.skin import likely, measure, srgb_to_lab
+from crossmodal.refinement import describer_of, refine
+from crossmodal.skin import likely, srgb_to_lab
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
@@ -67,22 +68,37 @@ def describe_drawn(images: np.ndarray, describe: Callable[[np.ndarray], np.ndarr
     return describe(np.stack(chips))
 
 
-@torch.no_grad()
 def decode(
-    decoder: FaceDecoder, feature: np.ndarray, skin: np.ndarray | None = None, *, batch: int = 8
+    decoder: FaceDecoder,
+    feature: np.ndarray,
+    skin: np.ndarray | None = None,
+    *,
+    network: nn.Module | None = None,
+    steps: int = 0,
+    batch: int = 8,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features ``(N, D)`` → landmarks ``(N, L, 2)``, textures ``(N, H, W, 3)``, images uint8 ``(N, H, W, 3)``.
 
-    With ``skin`` ``(N, 3)``, its colours as measured in photos (NaN: not), the faces get the colour that is likely.
+    Args:
+        decoder: draws.
+        feature: of the photos.
+        skin: ``(N, 3)`` its colours as measured in the photos (NaN: not); the faces get the colour that is likely.
+        network: face features, for the refinement.
+        steps: of refinement.
+        batch: faces at a time.
     """
     inputs = torch.from_numpy(feature).float()
-    colour = decoder.skin(inputs)
+    with torch.no_grad():
+        colour = decoder.skin(inputs)
     if skin is not None:
         known = np.isfinite(skin).all(1)
         colour[known] = torch.from_numpy(likely(colour.numpy()[known], skin[known])).float()
+    describer = None if network is None else describer_of(decoder, network)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(feature), batch):
-        face = decoder(inputs[start : start + batch], colour[start : start + batch])
+        some, tone = inputs[start : start + batch], colour[start : start + batch]
+        with torch.no_grad():
+            face = decoder(some, tone) if describer is None else refine(decoder, describer, some, tone, steps=steps)
         image = (face.image * 255).round().byte().permute(0, 2, 3, 1)
         parts.append((face.landmarks, face.texture.permute(0, 2, 3, 1), image))
     landmarks, texture, images = (torch.cat(p).numpy() for p in zip(*parts))
@@ -97,6 +113,8 @@ def measure_photos(
     *,
     view: int = 0,
     skin: np.ndarray | None = None,
+    network: nn.Module | None = None,
+    steps: int = 0,
 ) -> tuple[list[Figure], PhotoResult]:
     """Photo → canonical face on people the decoder has not seen.
 
@@ -106,8 +124,10 @@ def measure_photos(
         held_out: names.
         describe: chips uint8 → features.
         view: 0 neutral photo, 1 smiling (the truth stays the neutral face).
-        skin: ``(N, 3)`` of everybody, held out or not: colour measured in that photo, see :func:`photo_skin`. ``None``:
+        skin: ``(N, 3)`` of everybody, held out or not: colour measured in that photo, see
+            :func:`~crossmodal.evaluation.photo_conditions.photo_skin`. ``None``:
             the feature's.
+        network, steps: of the refinement, see :func:`decode`.
     """
     aligned = prepared.aligned
     held = prepared.indices(held_out)
@@ -115,7 +135,9 @@ def measure_photos(
     feature = prepared.feature(view)
     held = [i for i in held if np.isfinite(feature[i]).all()]
     wanted = feature[held]
-    landmarks, texture, images = decode(decoder, wanted, None if skin is None else skin[held])
+    landmarks, texture, images = decode(
+        decoder, wanted, None if skin is None else skin[held], network=network, steps=steps
+    )
     drawn = describe_drawn(images, describe)
     result = PhotoResult([aligned.names[i] for i in held], wanted, drawn, landmarks, texture, images)
     label = "neutral" if view == 0 else "smiling"
@@ -127,6 +149,11 @@ def measure_photos(
     distance = np.linalg.norm(wanted - drawn, axis=1)
     mean_distance = float(np.linalg.norm(wanted - mean_drawn, axis=1).mean())
     figures.append(figure(f"{label}: feature distance, photo to drawn", distance, reference=mean_distance))
+    if steps:
+        plain = describe_drawn(decode(decoder, wanted, None if skin is None else skin[held])[2], describe)
+        figures.append(
+            figure(f"{label}: the same, not refined", np.linalg.norm(wanted - plain, axis=1), reference=mean_distance)
+        )
     gallery = prepared.feature(0)  # everyone's neutral photo
     nearest = np.linalg.norm(gallery[None] - drawn[:, None], axis=2).argmin(1)
     hits = (nearest == np.array(held)).astype(float)
@@ -200,34 +227,6 @@ def measure_photos(
     )  # fmt: skip
     figures += _ages(prepared, train, held, drawn, wanted, label)
     return figures, result
-
-
-def photo_paths(data: Path, names: Sequence[str]) -> dict[str, list[Path]]:
-    """Neutral, then smiling, photo of each of ``names`` below ``data``, as far as they are there."""
-    from crossmodal.data.sets import london_faces
-
-    found: dict[str, dict[str, Path]] = {name: {} for name in names}
-    for row in london_faces.rows(data / "london_faces"):
-        if row.speaker in found and row.face is not None:
-            found[row.speaker][row.attributes.get("view", "")] = row.face
-    views = ("neutral_front", "smiling_front")
-    return {name: [photos[view] for view in views if view in photos] for name, photos in found.items()}
-
-
-def photo_skin(prepared: PreparedFaces, paths: Mapping[str, Sequence[Path]], view: int) -> np.ndarray:
-    """``(N, 3)`` sRGB of everybody's skin, measured in the photo of that view as the journey does; NaN without one."""
-    from crossmodal.faces import DetectedFace, align, load_image
-
-    photos = prepared.photos
-    colours = np.full((len(prepared.aligned.names), 3), np.nan)
-    for row in np.flatnonzero((photos.view == view) & (photos.copy == 0)):
-        person = int(photos.person[row])
-        path = paths[prepared.aligned.names[person]][view]
-        face = DetectedFace(np.zeros(4), 1.0, photos.points[row].astype(np.float64))
-        colour = measure(align(load_image(path), face, "dlib-128"))
-        if colour is not None:
-            colours[person] = colour
-    return colours
 
 
 def gender_probe(prepared: PreparedFaces, people: Sequence[int]) -> Axis:
@@ -331,9 +330,9 @@ def evaluate(
     from crossmodal.data.canonical_faces import Frame
     from crossmodal.data.prepared_faces import load_or_prepare
     from crossmodal.evaluation.face_pictures import photo_sheet, voice_sheet
-    from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions
+    from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions, photo_paths, photo_skin
     from crossmodal.evaluation.voice_faces import GRID, grid_gender, held_out_voices, measure_voices
-    from crossmodal.speech2face import Speech2Face
+    from crossmodal.speech2face import REFINE, Speech2Face
 
     journey = Speech2Face.from_pretrained(bundle, device="cpu")
     decoder, network = journey.module("face-decoder"), journey.module("face-features")
@@ -350,7 +349,9 @@ def evaluate(
         for view, label in enumerate(("neutral", "smiling")):
             progress(f"drawing faces from {label} photos")
             skin = photo_skin(people, photo_paths(data, people.aligned.names), view)
-            figures, result = measure_photos(decoder, people, held_out, chips_to_features, view=view, skin=skin)
+            figures, result = measure_photos(
+                decoder, people, held_out, chips_to_features, view=view, skin=skin, network=network, steps=REFINE
+            )
             report.figures += figures
             report.pictures[f"{label} photos of held-out people, and below them the faces drawn"] = photo_sheet(
                 data, result, view=view
@@ -361,7 +362,7 @@ def evaluate(
         report.pictures["one photo as it might have been taken, and below it the faces drawn"] = sheet
         progress("drawing faces from videos")
         clips = {p: GRID[p.stem] for p in sorted((data / "grid_clips").glob("*")) if p.stem in GRID}
-        figures, pictures = measure_clips(journey, people, clips, probe)
+        figures, pictures = measure_clips(journey, clips, probe)
         report.figures += figures
         if pictures is not None:
             report.pictures["frames of videos, and below them the faces drawn"] = pictures

@@ -16,14 +16,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from crossmodal.data.face_model import skin_mask
-from crossmodal.data.prepared_faces import CORNERS, PreparedFaces
+from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.pseudo_pairs import Axis
 from crossmodal.errors import NoFaceError
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.faces import DetectedFace
-from crossmodal.losses.decoder import Describer
 from crossmodal.pictures import contact_sheet
-from crossmodal.skin import from_linear, mask, srgb_to_lab, to_linear
+from crossmodal.refinement import describer_of
+from crossmodal.skin import from_linear, mask, measure, srgb_to_lab, to_linear
 from crossmodal.speech2face import Face, Speech2Face
 
 Change = Callable[[Image.Image, DetectedFace, np.random.Generator], Image.Image]
@@ -167,6 +167,37 @@ def group(image: Image.Image, others: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
+# ---------------------------------------------------------------------------------------- photos
+
+
+def photo_paths(data: Path, names: Sequence[str]) -> dict[str, list[Path]]:
+    """Neutral, then smiling, photo of each of ``names`` below ``data``, as far as they are there."""
+    from crossmodal.data.sets import london_faces
+
+    found: dict[str, dict[str, Path]] = {name: {} for name in names}
+    for row in london_faces.rows(data / "london_faces"):
+        if row.speaker in found and row.face is not None:
+            found[row.speaker][row.attributes.get("view", "")] = row.face
+    views = ("neutral_front", "smiling_front")
+    return {name: [photos[view] for view in views if view in photos] for name, photos in found.items()}
+
+
+def photo_skin(prepared: PreparedFaces, paths: Mapping[str, Sequence[Path]], view: int) -> np.ndarray:
+    """``(N, 3)`` sRGB of everybody's skin, measured in the photo of that view as the journey does; NaN without one."""
+    from crossmodal.faces import DetectedFace, align, load_image
+
+    photos = prepared.photos
+    colours = np.full((len(prepared.aligned.names), 3), np.nan)
+    for row in np.flatnonzero((photos.view == view) & (photos.copy == 0)):
+        person = int(photos.person[row])
+        path = paths[prepared.aligned.names[person]][view]
+        face = DetectedFace(np.zeros(4), 1.0, photos.points[row].astype(np.float64))
+        colour = measure(align(load_image(path), face, "dlib-128"))
+        if colour is not None:
+            colours[person] = colour
+    return colours
+
+
 # ---------------------------------------------------------------------------------------- measurement
 
 
@@ -184,12 +215,9 @@ class Seen:
 class Drawer:
     """Draw a photo by the journey and describe the result."""
 
-    def __init__(self, journey: Speech2Face, prepared: PreparedFaces) -> None:
+    def __init__(self, journey: Speech2Face) -> None:
         self.journey = journey
-        places, weights = (torch.from_numpy(v) for v in (prepared.chip_places, prepared.chip_weights))
-        last = journey.module("face-decoder").config.landmarks - 1
-        corners = torch.tensor(CORNERS).clamp(max=last)
-        self.describer = Describer(journey.module("face-features"), corners, places, weights)
+        self.describer = describer_of(journey.module("face-decoder"), journey.module("face-features"))
 
     def __call__(self, picture: Image.Image, **options: object) -> Seen | None:
         """``None``: no face was found. Options as of :meth:`~crossmodal.speech2face.Speech2Face.reface`."""
@@ -222,7 +250,7 @@ def measure_conditions(
 
     Args:
         journey: draws.
-        prepared: real people: their true colours, and where chips are cut.
+        prepared: real people and their true colours.
         photos: neutral photo, then perhaps a smiling one, of each held-out person.
         probe: gender in features of real faces, positive for men.
         conditions: what is done to the photos.
@@ -234,7 +262,7 @@ def measure_conditions(
     """
     from crossmodal.faces import find_face, load_image
 
-    draw = Drawer(journey, prepared)
+    draw = Drawer(journey)
     names = list(photos)
     index = prepared.indices(names)
     male = np.array([prepared.attributes[i].get("gender") == "male" for i in index])
@@ -297,13 +325,12 @@ def measure_conditions(
 
 
 def measure_clips(
-    journey: Speech2Face, prepared: PreparedFaces, clips: Mapping[Path, bool], probe: Axis
+    journey: Speech2Face, clips: Mapping[Path, bool], probe: Axis
 ) -> tuple[list[Figure], Image.Image | None]:
     """Faces drawn from frames of talking-face videos: the best of the first second, and the best of the third.
 
     Args:
         journey: draws.
-        prepared: where chips are cut.
         clips: video → whether it shows a man.
         probe: gender in features of real faces, positive for men.
 
@@ -314,7 +341,7 @@ def measure_clips(
 
     if not clips:
         return [], None
-    draw = Drawer(journey, prepared)
+    draw = Drawer(journey)
     frames = [best_frame(path, start, start + 1.0).image for path in clips for start in (0.0, 2.0)]
     drawn = [draw.describe(journey.reface(frame)) for frame in frames]
     feature = np.stack([one.feature for one in drawn])  # (2 clips, D)

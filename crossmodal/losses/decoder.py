@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CORNERS = (0, 1, 55, 87, 93)
+"""Landmarks of the 189-point template that stand for the detector's five points: pupils, base of the nose, corners of
+the mouth."""
+PLACES = ((46.42, 45.38), (101.46, 45.38), (74.11, 84.66), (52.14, 106.33), (96.04, 105.90))
+"""Where they lie, on average, in the 150×150 chips that the detector's points cut from photos."""
+WEIGHTS = (1.0, 1.0, 0.5, 0.5, 0.5)
+"""Of each point in the similarity fit: eyes move least with expression and pose."""
+
 
 def landmark_loss(predicted: Tensor, true: Tensor, eye_distance: float) -> Tensor:
     """Mean squared distance of landmarks ``(B, L, 2)`` in units of the eye distance, a scalar."""

@@ -19,9 +19,9 @@ from torch.utils.data import Dataset
 
 from crossmodal.data.canonical_faces import Frame
 from crossmodal.data.face_model import FaceModel, build_model, draw_morphs, hair_styles, skin_mask
-from crossmodal.data.prepared_faces import CORNERS, PreparedFaces, load_or_prepare
+from crossmodal.data.prepared_faces import PreparedFaces, load_or_prepare
 from crossmodal.errors import ConfigError, DataError
-from crossmodal.losses.decoder import Describer, landmark_loss, recognition_loss, texture_loss
+from crossmodal.losses.decoder import CORNERS, Describer, landmark_loss, recognition_loss, texture_loss
 from crossmodal.models.face_decoder import FaceCode, FaceDecoder, FaceDecoderConfig
 from crossmodal.models.face_features import DlibConfig, DlibFaceFeatures
 from crossmodal.training.task import Task
