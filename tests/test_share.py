@@ -102,6 +102,20 @@ def test_imported_voice_encoder_and_decoder_make_the_journey(tmp_path: Path, bas
     assert face.feature.shape == (16,)
 
 
+def test_imported_face_network_and_decoder_reface(tmp_path: Path, base: Path) -> None:
+    from crossmodal.speech2face import Speech2Face
+
+    form = {"pixels": "unit", "output_space": "vggface-unit-16", "feature_size": 16}
+    network = part(tmp_path / "vgg", "face-features", "face-vggface", form)
+    decoder = part(tmp_path / "dec", "face-decoder", "face-decoder-unwarped", {"input_space": "vggface-unit-16"})
+    left = ("feature-head", "voice-encoder", "face-encoder")
+    compose([network, decoder], tmp_path / "mine", base=base, without=left)
+    journey = Speech2Face.from_pretrained(tmp_path / "mine", device="cpu")
+    face = journey.reface(Bundle.open("starter").file("examples/face.png"))
+    assert face.image.size == (16, 16)
+    assert face.feature.shape == (16,)
+
+
 # Push and pull ------------------------------------------------------------------------------------------------------
 
 

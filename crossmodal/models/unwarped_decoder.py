@@ -10,6 +10,7 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import ConfigError
@@ -63,10 +64,16 @@ class UnwarpedFaceDecoder(nn.Module):
 
     kind: ClassVar[str] = "face-decoder-unwarped"
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, config: UnwarpedFaceDecoderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or UnwarpedFaceDecoderConfig()
         last, first = config.hidden[-1], config.channels[0]
+        # features are decoded as they are; FaceDecoder standardises them by buffers of these names
+        self.register_buffer("feature_mean", torch.zeros(config.input_size), persistent=False)
+        self.register_buffer("feature_scale", torch.ones(()), persistent=False)
         self.trunk = _dense(config.input_size, *config.hidden)
         """What Speech2Face's loss compares as ``f_dec``."""
         self.shape = _dense(last, *config.landmark_hidden)
