@@ -181,3 +181,14 @@ def test_commands_merge_saved_results(report: Report, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command[:2], str(tmp_path / "a.json"), "-o", str(tmp_path / "x.pdf")])
     assert result.exit_code == 1
     assert "unknown format '.pdf'" in result.output
+
+
+@pytest.mark.parametrize("command", ["faces", "speech", "calibration", "vocoder", "selfcheck"])
+def test_a_page_that_cannot_be_written_stops_before_the_work(command: str, tmp_path: Path) -> None:
+    from crossmodal.cli.app import app
+
+    data = [] if command in ("vocoder", "selfcheck") else ["--data", str(tmp_path)]
+    for page, problem in (("x.pdf", "unknown format '.pdf'"), ("missing/x.html", "does not exist")):
+        result = CliRunner().invoke(app, ["evaluate", command, *data, "--report", str(tmp_path / page)])
+        assert result.exit_code == 1
+        assert problem in result.output
