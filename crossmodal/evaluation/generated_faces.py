@@ -91,8 +91,8 @@ def measure(
             figure(f"drawn from {name}: the detector sees a face", found, clusters=cases.people, seed=seed)
         )
     result.notes.append(
-        "the network that reads drawn faces back is the bundle's own: if the decoder was trained against it, distances and "
-        "retrieval flatter; craniofacial measures have no part of it"
+        "the network that reads drawn faces back is the bundle's own: if the decoder was trained against it, distances "
+        "and retrieval flatter; craniofacial measures have no part of it"
     )
     if cases.identity:
         progress("comparing with the true faces")
