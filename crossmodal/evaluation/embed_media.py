@@ -1,11 +1,12 @@
 """Embed the clips of a list with a bundle, and remember what was embedded.
 
-The memory is one ``.npz`` for each bundle (named after the checksum of its networks), so a list is embedded once,
-an interrupted run goes on where it stopped, and lists that share clips share the work.
+The memory is one ``.npz`` for each bundle, named after the checksums of the networks that embed: a list is embedded
+once, an interrupted run goes on where it stopped, and lists that share clips share the work.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -21,6 +22,7 @@ from crossmodal.evaluation.report import describe
 from crossmodal.files import atomic_path
 from crossmodal.journey import Journey, Kind
 
+_EMBEDDING_ROLES = ("speaker-encoder", "tts", "face-features", "face-encoder")
 _SAVE_EVERY = 60.0  # seconds
 
 
@@ -66,7 +68,7 @@ def embed_media(
             source=root,
             remedy="see which folder the list's paths begin in, or pass --skip-missing",
         )
-    memory = _Memory((cache or default_cache()) / f"{describe(journey.bundle)['sha256']}.npz")
+    memory = _Memory((cache or default_cache()) / f"{_fingerprint(journey)}.npz")
     found: dict[str, np.ndarray] = {}
     failed: list[CrossmodalError] = []
     try:
@@ -95,6 +97,13 @@ def embed_media(
 
 def _file(clip: Clip, root: Path, people: People | None) -> Path | None:
     return next((file for name in spellings(clip, people) if (file := root / name).is_file()), None)
+
+
+def _fingerprint(journey: Journey) -> str:
+    """Of the networks that embed: the others may change without anything being embedded again."""
+    checksums = describe(journey.bundle)["modules"]
+    parts = [f"{role}:{checksums[role]}" for role in _EMBEDDING_ROLES if role in checksums]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 class _Memory:
