@@ -29,9 +29,10 @@ bench: install
 	$(BIN)/crossmodal bench
 
 # Fills the tables of the model card and of README.md from recipes/starter/figures; MEASURE=1 DATA=DIR measures first,
-# ONLY="faces speech" only these.
+# ONLY="faces speech" only these, BUNDLE=FOLDER a bundle that is to ship.
 cards: install
-	$(BIN)/python -m crossmodal.recipes.starter.cards $(if $(MEASURE),--measure --data "$(DATA)" $(if $(ONLY),--only $(ONLY)))
+	$(BIN)/python -m crossmodal.recipes.starter.cards $(if $(MEASURE),--measure --data "$(DATA)" \
+	    $(if $(ONLY),--only $(ONLY)) $(if $(BUNDLE),--bundle $(BUNDLE)))
 
 clean:
 	rm -rf $(VENV) build dist tour *.egg-info

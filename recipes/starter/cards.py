@@ -104,8 +104,8 @@ class Cards:
         found = {n: cards.stale(r, opened, self.measurements[n].roles) for n, r in self.results().items()}
         return {name: roles for name, roles in found.items() if roles}
 
-    def measure(self, name: str, data: Path | None) -> None:
-        """Run one measurement and keep its result.
+    def measure(self, name: str, data: Path | None, bundle: Path | None = None) -> None:
+        """Run one measurement, of the bundle that ships or of ``bundle`` before it does, and keep its result.
 
         Raises:
             DataError: it needs the data folder, or its command fails.
@@ -114,6 +114,7 @@ class Cards:
         if "DIR" in command and data is None:
             raise DataError("needs the data folder", source=name, remedy="give --data DIR")
         arguments = [str(data) if word == "DIR" else word for word in command]
+        arguments += ["--bundle", str(bundle)] if bundle else []
         code = "from crossmodal.cli import main; main()"
         done = subprocess.run([sys.executable, "-c", code, *arguments, "--json"], stdout=subprocess.PIPE, check=False)
         if done.returncode:
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="run the commands first")
     parser.add_argument("--data", type=Path, help="folder of the openly licensed data")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="measure only these")
+    parser.add_argument("--bundle", type=Path, help="measure this bundle, which is to ship, not the one that does")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="the repository's README")
     arguments = parser.parse_args()
     starter = Cards(readme=arguments.readme if arguments.readme.is_file() else None)
@@ -170,7 +172,7 @@ def main() -> None:
     for name in starter.measurements if arguments.measure else ():
         if not arguments.only or name in arguments.only:
             print(f"== {name}", flush=True)
-            starter.measure(name, arguments.data)
+            starter.measure(name, arguments.data, arguments.bundle)
     for path in starter.write():
         print(f"wrote {path}")
     for name in starter.missing():
