@@ -255,7 +255,8 @@ def solve_spline(system: Tensor, right: Tensor, nearby: Tensor, steps: int = 48)
 
     With A of :func:`positive_part` in place of K the solution is the same, for w is orthogonal to P:
     ``a = (Pᵀ A⁻¹ P)⁻¹ Pᵀ A⁻¹ t``, ``w = A⁻¹ (t − P a)``. A⁻¹ is applied by conjugate gradients (Hestenes and Stiefel
-    1952), preconditioned with ``nearby`` ``(N, N)``, the inverse of a similar A. Faces twice as spread as the export's examples come to 1e-5 in 40 steps, to 6e-3 in 24.
+    1952), preconditioned with ``nearby`` ``(N, N)``, the inverse of a similar A.
+    Faces twice as spread as the export's examples come to 1e-5 in 40 steps, to 6e-3 in 24.
     """
     count = system.shape[1] - 3
     dtype, system, right = system.dtype, system.double(), right.double()
