@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from crossmodal.data import generated_people
 from crossmodal.data.pseudo_pairs import Axis
 from crossmodal.evaluation import faces, voice_faces
-from crossmodal.evaluation.figures import bootstrap, figure
+from crossmodal.evaluation.figures import figure
 from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
 

@@ -52,7 +52,8 @@ figure{margin:0;max-width:660px}.plot{width:100%;height:auto;font:11px system-ui
 figcaption{font-size:.88rem;color:var(--soft)}.key{display:inline-block;margin-right:1rem}
 .key i{display:inline-block;width:1.1rem;height:.22rem;margin-right:.35rem;vertical-align:middle;border-radius:2px}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:1rem}
-.wide{grid-column:1/-1;max-width:none}.gallery img{max-width:100%;border-radius:6px;background:#fff}audio{width:100%;max-width:420px;display:block}
+.wide{grid-column:1/-1;max-width:none}.gallery img{max-width:100%;border-radius:6px;background:#fff}
+audio{width:100%;max-width:420px;display:block}
 code,pre{background:var(--grid);border-radius:4px;font-size:.88em}code{padding:.1rem .35rem}
 pre{padding:.7rem .9rem;overflow-x:auto}
 @media print{body{max-width:none}section{break-inside:avoid}audio{display:none}}
@@ -168,10 +169,11 @@ def _picture(name: str, picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "WEBP", quality=88, method=4)
     data = base64.b64encode(buffer.getvalue()).decode()
-    label = escape(name, quote=True)
+    wide = " class=wide" if picture.width > 800 else ""
+    size = f"width='{picture.width}' height='{picture.height}' style='height:auto'"
     return (
-        f"<figure{' class=wide' if picture.width > 800 else ''}><img src='data:image/webp;base64,{data}' alt='{label}' width='{picture.width}' "
-        f"height='{picture.height}' style='height:auto'><figcaption>{escape(name)}</figcaption></figure>"
+        f"<figure{wide}><img src='data:image/webp;base64,{data}' alt='{escape(name, quote=True)}' {size}>"
+        f"<figcaption>{escape(name)}</figcaption></figure>"
     )
 
 

@@ -39,7 +39,7 @@ def measure(evaluation: SpeechEvaluation) -> list[Figure]:
     figures.append(
         figure(
             "cosine to target, unseen speakers", np.diag(cosine),
-            reference=_natural(evaluation), reference_name=f"floor {floor:.3f}, natural", seed=seed,
+            reference=_natural(evaluation), reference_name="natural", chance=floor, seed=seed,
         )
     )  # fmt: skip
     if hits := top_of_15(cosine):
