@@ -310,7 +310,8 @@ class BundleWriter:
                 for name, value in module.state_dict().items()
             }
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        save_file(tensors, self._scratch / f"{role}.safetensors", metadata={"kind": kind, "crossmodal": __version__})
+        # One entry of metadata: of several, the order in the file is left to chance, and the checksum with it.
+        save_file(tensors, self._scratch / f"{role}.safetensors", metadata={"kind": kind})
         save_yaml(to_dict(module.config), self._scratch / f"{role}.yaml")
         self._modules[role] = ModuleEntry(
             kind=kind,
