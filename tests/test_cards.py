@@ -164,10 +164,10 @@ def test_replacing_a_card_keeps_the_rest(tmp_path: Path) -> None:
 
 def test_measuring_keeps_what_a_command_prints(tmp_path: Path) -> None:
     folder = tmp_path / "starter"
-    folder.mkdir()
+    (folder / "figures").mkdir(parents=True)
     path = tmp_path / "saved.json"
     path.write_text(json.dumps(Report("R", [Figure("g", 1, 1, 1, 3)], command="x").as_dict()))
-    (folder / "cards.yaml").write_text(
+    (folder / "figures" / "cards.yaml").write_text(
         "modules: {}\ntables: {}\n"
         "measurements:\n  m: {command: evaluate report NONE -o DIR}\n  v: {command: --nothing}\n"
     )

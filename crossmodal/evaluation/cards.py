@@ -114,7 +114,7 @@ def modules(bundle: Bundle, words: Mapping[str, str]) -> str:
     stored = 0
     for role, entry in bundle.info.modules.items():
         if role not in words:
-            raise DataError(f"no words for the role '{role}'", source="card", remedy="add them to cards.yaml")
+            raise DataError(f"no words for the role '{role}'", source="card", remedy="add them to figures/cards.yaml")
         size = sum(bundle.info.files[name].bytes for name in (entry.config, entry.weights) if name)
         stored += size
         spaces = " → ".join(space or "–" for space in (entry.input_space, entry.output_space))

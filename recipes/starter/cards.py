@@ -7,7 +7,7 @@
     python -m crossmodal.recipes.starter.cards --measure --data DIR --only speech vocoder
 
 ``make cards`` and ``make cards MEASURE=1 DATA=DIR ONLY="speech vocoder"`` do the same. What is measured, by which
-command, and which figures stand in the README in which words, is in ``cards.yaml``.
+command, and which figures stand in the README in which words, is in ``figures/cards.yaml``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Cards:
     """The card, the README and the results they quote.
 
     Args:
-        folder: with ``card.md``, ``cards.yaml`` and ``figures/``.
+        folder: with ``card.md`` and ``figures/``.
         readme: the README with marked places; ``None`` for an installed package, which has none.
         bundle: whose networks and card they are.
     """
@@ -57,7 +57,7 @@ class Cards:
     def __init__(self, folder: Path = HERE, readme: Path | None = None, bundle: Path | None = None) -> None:
         self.folder, self.readme = folder, readme
         self.bundle = bundle or starter_folder()
-        content = load_yaml(folder / "cards.yaml")
+        content = load_yaml(folder / "figures" / "cards.yaml")
         self.words: dict[str, str] = content["modules"]
         self.measurements = {
             name: Measurement(tuple(shlex.split(entry["command"])), tuple(entry.get("roles", ())))
@@ -122,7 +122,7 @@ class Cards:
         self.keep(name, json.loads(done.stdout))
 
     def keep(self, name: str, content: dict[str, Any]) -> None:
-        """Save one result, with the command as it stands in ``cards.yaml``: no paths of this machine."""
+        """Save one result, with the command as it stands in ``figures/cards.yaml``: no paths of this machine."""
         content["command"] = "crossmodal " + shlex.join(self.measurements[name].command)
         content["curves"] = [c for c in content.get("curves", []) if len(c["x"]) <= FINE]
         self.file(name).parent.mkdir(exist_ok=True)
