@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +18,18 @@ from crossmodal.cli.common import (
     say,
     show_warnings,
 )
+from crossmodal.cli.held_out import (
+    FACES,
+    Data,
+    Faces,
+    Out,
+    Part,
+    Prepared,
+    Run,
+    check_leakage,
+    london_people,
+    need_data,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,30 +37,17 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def audit(
-        prepared: Annotated[
-            Path | None,
-            typer.Argument(
-                help="Folder of `crossmodal prepare`, with a split; without one, the starter's held-out people.",
-                show_default=False,
-            ),
-        ] = None,
-        part: Annotated[str, typer.Option(help="Part of the split to test on.")] = "test",
-        run: Annotated[
-            Path | None, typer.Option(help="Run folder that the bundle comes from, to check for leakage.")
-        ] = None,
-        data: Annotated[
-            Path | None,
-            typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/, librispeech/, an4/, cmu_arctic/."),
-        ] = None,
-        faces: Annotated[
-            Path, typer.Option(help="Folder of prepared London faces; made there if it is empty (minutes).")
-        ] = Path("runs/starter/faces/prepared"),
+        prepared: Prepared = None,
+        part: Part = "test",
+        run: Run = None,
+        data: Data = None,
+        faces: Faces = FACES,
         speakers: Annotated[
             int, typer.Option(min=0, help="Most speakers (of each corpus; of a prepared set, in the sweeps); 0: all.")
         ] = 20,
         limit: Annotated[int, typer.Option(min=0, help="Most voices of a prepared set; 0 for all.")] = 0,
         sweep: Annotated[bool, typer.Option(help="Also sweep clip length, noise and sample rate.")] = True,
-        out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for figures.json.")] = None,
+        out: Out = None,
         bundle: BundleOption = "starter",
         device: Device = "auto",
         page: Page = None,
@@ -63,8 +61,7 @@ def register(app: typer.Typer) -> None:
         show_warnings(quiet=True)
         check_page(page)
         check_folder(out)
-        from crossmodal.errors import DataError
-        from crossmodal.evaluation import audit_people, face_cases, leakage
+        from crossmodal.evaluation import audit_people, face_cases
         from crossmodal.evaluation.drawing import Drawing
         from crossmodal.evaluation.report import Report, describe
         from crossmodal.face2speech import Face2Speech
@@ -75,28 +72,19 @@ def register(app: typer.Typer) -> None:
             say(text, quiet=json)
 
         if prepared is not None:
-            from crossmodal.data import splits
-            from crossmodal.data.manifest import Manifest
-
-            note = leakage.require(
-                speaking.bundle, splits.part(Manifest.read(prepared / "manifest.parquet"), part), run
-            )
+            note = check_leakage(speaking.bundle, prepared, part, run)
             drawing = Drawing(speaking)
             cases = face_cases.from_prepared(drawing, prepared, part, limit=limit, progress=progress)
             cases.notes.insert(0, note)
             found, _ = audit_people.of_prepared(drawing, cases, voices=speakers, swept=sweep, progress=progress)
             title = f"Audit: {prepared.name}, {part}"
         else:
-            from crossmodal.data.canonical_faces import Frame
-            from crossmodal.data.prepared_faces import load_or_prepare
             from crossmodal.evaluation.faces import HELD_OUT
 
-            if data is None:
-                remedy = "give it by --data or CROSSMODAL_DATA, or name a folder of `crossmodal prepare`"
-                raise DataError("needs the development data", source="audit", remedy=remedy)
+            data = need_data(data, "audit")
             drawing = Drawing(speaking)
             progress("reading the faces")
-            known = load_or_prepare(faces, data, Frame())
+            known = london_people(faces, data)
             found = audit_people.starter(
                 drawing, speaking, data, known, HELD_OUT, speakers=speakers, swept=sweep, progress=progress
             )

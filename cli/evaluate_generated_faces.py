@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ from crossmodal.cli.common import (
     say,
     show_warnings,
 )  # fmt: skip
+from crossmodal.cli.held_out import FACES, Data, Faces, Out, Part, Prepared, Run, check_leakage, london_people
 
 
 def register(app: typer.Typer) -> None:
@@ -26,27 +26,14 @@ def register(app: typer.Typer) -> None:
 
     @app.command("generated-faces")
     def generated_faces(
-        prepared: Annotated[
-            Path | None,
-            typer.Argument(
-                help="Folder of `crossmodal prepare`, with a split; without one, photo → face on the London faces.",
-                show_default=False,
-            ),
-        ] = None,
-        part: Annotated[str, typer.Option(help="Part of the split to test on.")] = "test",
-        run: Annotated[
-            Path | None, typer.Option(help="Run folder that the bundle comes from, to check for leakage.")
-        ] = None,
+        prepared: Prepared = None,
+        part: Part = "test",
+        run: Run = None,
         route: Annotated[str, typer.Option(help="embedding, spectrogram, or auto: what the bundle has.")] = "auto",
         limit: Annotated[int, typer.Option(min=0, help="Most voices; 0 for all.")] = 0,
-        data: Annotated[
-            Path | None,
-            typer.Option(envvar="CROSSMODAL_DATA", help="Folder with london_faces/ (photo → face) and librispeech/."),
-        ] = None,
-        faces: Annotated[
-            Path, typer.Option(help="Folder of prepared London faces; made there if it is empty (minutes).")
-        ] = Path("runs/starter/faces/prepared"),
-        out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and figures.json.")] = None,
+        data: Data = None,
+        faces: Faces = FACES,
+        out: Out = None,
         bundle: BundleOption = "starter",
         device: Device = "auto",
         page: Page = None,
@@ -62,7 +49,7 @@ def register(app: typer.Typer) -> None:
         check_page(page)
         check_folder(out)
         from crossmodal.errors import ConfigError
-        from crossmodal.evaluation import face_cases, leakage
+        from crossmodal.evaluation import face_cases
         from crossmodal.evaluation.drawing import Drawing
         from crossmodal.evaluation.generated_faces import diversity, measure
         from crossmodal.evaluation.report import Report, describe
@@ -76,23 +63,17 @@ def register(app: typer.Typer) -> None:
             say(text, quiet=json)
 
         if prepared is not None:
-            from crossmodal.data import splits
-            from crossmodal.data.manifest import Manifest
-
-            tested = splits.part(Manifest.read(prepared / "manifest.parquet"), part)
-            note = leakage.require(journey.bundle, tested, run)
+            note = check_leakage(journey.bundle, prepared, part, run)
             drawing = Drawing(journey, route)  # type: ignore[arg-type]
             cases = face_cases.from_prepared(drawing, prepared, part, limit=limit, progress=progress)
             cases.notes.insert(0, note)
             title = f"Generated faces: {prepared.name}, {part}"
         else:
-            from crossmodal.data.canonical_faces import Frame
-            from crossmodal.data.prepared_faces import load_or_prepare
             from crossmodal.evaluation.faces import HELD_OUT
 
             drawing = Drawing(journey, route)  # type: ignore[arg-type]
             progress("reading the faces")
-            cases = face_cases.from_london(drawing, load_or_prepare(faces, data, Frame()), HELD_OUT)
+            cases = face_cases.from_london(drawing, london_people(faces, data), HELD_OUT)
             title = "Generated faces: photo → face, London people held out"
         found = measure(drawing, cases, progress=progress)
         if prepared is None and data is not None and (data / "librispeech").is_dir() and drawing.hypotheses:
