@@ -86,7 +86,8 @@ class Curve:
         points = "  ".join(
             f"{x:g}: {y:.3f} [{low:.3f}, {high:.3f}]" for x, y, low, high in zip(self.x, self.y, self.low, self.high)
         )
-        text = f"{self.name} ({self.y_label} by {self.x_label}), n={self.n}"
+        what = "" if self.name.endswith(self.y_label) else f"{self.y_label} "
+        text = f"{self.name} ({what}by {self.x_label}), n={self.n}"
         if self.reference is not None:
             text += f", {self.reference_name or 'reference'} {self.reference:.3f}"
         return f"{text}\n    {points}"
