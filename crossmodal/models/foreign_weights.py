@@ -74,6 +74,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises classes of its own on foreign data
         reason = " ".join(str(error).split())[:120]
+        if reason.startswith("Weights only load failed"):  # torch goes on about its own versions
+            reason = "it is no PyTorch file, or holds more than tensors"
         raise BundleError(
             f"is no weight file that can be read safely ({reason})", source=path, remedy=_AGAIN
         ) from error
