@@ -150,6 +150,7 @@ def show(
     title: str,
     result: Association,
     *,
+    alone: str | None,
     lists: Sequence[Path],
     seed: int,
     notes: Sequence[str],
@@ -157,9 +158,14 @@ def show(
     json: bool,
     page: Path | None,
 ) -> None:
-    """Print a result, and write its page; the headline stands last, where a terminal shows it."""
+    """Print a result, and write its page; the headline stands last, where a terminal shows it.
+
+    ``alone`` is the oracle if nothing else was scored.
+    """
     from crossmodal.evaluation.report import Report
 
+    if alone is not None:
+        title, notes = f"{title}, {alone} oracle", [f"what is scored is the {alone} oracle: it hears and sees nothing"]
     report = Report(
         title,
         figures=result.figures,

@@ -48,17 +48,20 @@ def check_page(page: Path | None) -> None:
         check_output(str(page), (".html", ".htm"))
 
 
-def deliver(report: Report, *, json: bool, page: Path | None = None, **more: Any) -> None:
-    """Print what was measured, as lines or as JSON, and write its page.
+def deliver(report: Report, *, json: bool, page: Path | None = None, out: Path | None = None, **more: Any) -> None:
+    """Print what was measured, as lines or as JSON, and write its page and its folder.
 
     Args:
         report: what was measured; its command line is filled in if it has none.
         json: print one JSON object, with ``more`` in it.
         page: HTML file.
+        out: folder for ``figures.json`` and the pictures.
     """
     from crossmodal.evaluation.report import write_report
 
     report.command = report.command or "crossmodal " + shlex.join(sys.argv[1:])
+    if out is not None:
+        _save_results(report, out)
     if page is not None:
         write_report(page, report)
     if json:
@@ -90,13 +93,9 @@ def check_folder(out: Path | None) -> None:
         raise OutputError("is not writable", source=place, remedy="name another folder")
 
 
-def save_results(report: Report, out: Path | None) -> None:
-    """Write ``figures.json`` and every picture of an evaluation into the folder ``out``, if there is one."""
+def _save_results(report: Report, out: Path) -> None:
     from crossmodal.files import atomic_path, atomic_write
 
-    if out is None:
-        return
-    report.command = report.command or "crossmodal " + shlex.join(sys.argv[1:])
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in report.pictures.items():
         with atomic_path(out / f"{name}.png") as path:

@@ -14,7 +14,6 @@ from crossmodal.cli.common import (
     check_folder,
     check_page,
     deliver,
-    save_results,
     say,
     show_warnings,
 )  # fmt: skip
@@ -91,5 +90,4 @@ def register(app: typer.Typer) -> None:
             bundle=describe(journey.bundle),
             seed=0,
         )
-        save_results(report, out)
-        deliver(report, json=json, page=page)
+        deliver(report, json=json, page=page, out=out)

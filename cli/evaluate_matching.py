@@ -118,7 +118,6 @@ def register(app: typer.Typer) -> None:
             if items is not None:
                 rows = draw_trials(items, known.people, candidates=candidates, trials=trials, seed=seed)
             right, wrong = trial_oracle(rows, known, oracle)
-            notes = [f"what is scored is the {oracle} oracle: it hears and sees nothing"]
         result = evaluate(right, wrong, rows, known, beside=beside, seed=seed)
-        title = f"Matching, {oracle} oracle" if not (embeddings or media) else "Matching"
-        show(title, result, lists=lists, seed=seed, notes=notes, bundle=about, json=json, page=page)
+        alone = None if embeddings or media else oracle
+        show("Matching", result, alone=alone, lists=lists, seed=seed, notes=notes, bundle=about, json=json, page=page)

@@ -101,8 +101,9 @@ def register(app: typer.Typer) -> None:
         else:
             assert oracle is not None
             score = by_attribute(oracle, known)
-            notes = [f"what is scored is the {oracle} oracle: it hears and sees nothing"]
         chosen = draw_galleries(items, known, people=people, count=galleries, per_person=per_person, seed=seed)
         result = evaluate(score, chosen, known, beside=beside, seed=seed)
-        title = f"Retrieval, {oracle} oracle" if not (embeddings or media) else "Retrieval"
-        show(title, result, lists=[lists], seed=seed, notes=notes, bundle=about, json=json, page=page)
+        alone = None if embeddings or media else oracle
+        show(
+            "Retrieval", result, alone=alone, lists=[lists], seed=seed, notes=notes, bundle=about, json=json, page=page
+        )

@@ -104,7 +104,8 @@ def register(app: typer.Typer) -> None:
         else:
             assert oracle is not None
             scores = pair_oracle(pairs, known, oracle)
-            notes = [f"what is scored is the {oracle} oracle: it hears and sees nothing"]
         result = evaluate(scores, pairs, known, beside=beside, heard=heard, seed=seed)
-        title = f"Verification, {oracle} oracle" if not (embeddings or media) else "Verification"
-        show(title, result, lists=lists, seed=seed, notes=notes, bundle=about, json=json, page=page)
+        alone = None if embeddings or media else oracle
+        show(
+            "Verification", result, alone=alone, lists=lists, seed=seed, notes=notes, bundle=about, json=json, page=page
+        )

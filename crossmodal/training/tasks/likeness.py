@@ -9,6 +9,7 @@ before this training, lest it please the encoder with sounds no one makes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,7 @@ class Likeness:
 
     def _restore(self, mel: Tensor, mask: Tensor) -> Tensor:
         """Log-mel of normalised ``mel``; what is only padding is silent."""
-        silence = torch.log(torch.tensor(_AUDIO.mel_floor))
-        return torch.where(mask[..., None] > 0, self.model.restore_mel(mel), silence.to(mel))
+        return torch.where(mask[..., None] > 0, self.model.restore_mel(mel), math.log(_AUDIO.mel_floor))
 
     def _move_f0(self, f0: Tensor, voice: Tensor) -> Tensor:
         """The melody ``f0 (B, F)`` at the level that the calibration gives each ``voice (B, E)``."""
