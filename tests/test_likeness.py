@@ -94,7 +94,7 @@ def test_training_brings_speech_nearer_to_the_voice(task: AcousticTask) -> None:
         cosines.append((float(values["cosine"]), float(values["cosine_swapped"])))
     for before, after in zip(cosines[0], cosines[-1]):
         assert after > before + 0.01, cosines
-    listener = task._likeness.listener  # type: ignore[union-attr]
+    listener = task.frozen["likeness"].listener
     assert all(p.grad is None for p in listener.parameters())
     assert not {name for name, _ in task.modules.named_parameters()} & {name for name, _ in listener.named_parameters()}
 
@@ -111,4 +111,4 @@ def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         from crossmodal.training.tasks.likeness import Likeness
 
-        Likeness.load(LikenessConfig(vocoder=tmp_path, start=tmp_path), AcousticTask(AcousticTaskConfig()).model)
+        Likeness.load(LikenessConfig(vocoder=tmp_path, start=tmp_path))

@@ -152,7 +152,8 @@ class AcousticTask(Task):
         super().__init__(config)
         self.modules["acoustic"] = build(config.kind, config.model)
         self._clips: SpokenClips | None = None
-        self._likeness: Likeness | None = None
+        if config.likeness is not None:
+            self.frozen["likeness"] = Likeness.load(config.likeness)
 
     @property
     def model(self) -> AcousticModel:
@@ -221,9 +222,7 @@ class AcousticTask(Task):
         }
         total = torch.stack([getattr(weight, name) * value for name, value in terms.items()]).sum()
         if self.config.likeness is not None and model.training:
-            if self._likeness is None:
-                self._likeness = Likeness.load(self.config.likeness, model)
-            judged = self._likeness(predicted.mel, batch)
+            judged = self.frozen["likeness"](model, predicted.mel, batch)
             total, terms = total + judged["likeness"], {**terms, **judged}
         return {"loss": total, **terms}
 

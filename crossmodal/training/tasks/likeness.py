@@ -61,11 +61,9 @@ class Listener(nn.Module):
     def __init__(self, config: LikenessConfig, vocoder: nn.Module, encoder: SpeakerEncoder) -> None:
         super().__init__()
         self.config, self.vocoder, self.encoder = config, vocoder, encoder
-        self.requires_grad_(False)
 
     def forward(self, mel: Tensor, f0: Tensor) -> Tensor:
         """Embeddings ``(B, 256)`` of log-mels ``(B, F, 100)`` with F0 ``(B, F)`` in Hz; shorter ones are repeated."""
-        self.eval()
         spectrum, magnitude = self.vocoder.initial_spectrum(mel.transpose(1, 2), f0, textured=True)  # type: ignore[operator]
         wave = self.vocoder.project(spectrum, magnitude, self.config.projections)  # type: ignore[operator]
         wave = wave.repeat(1, -(-WINDOW // wave.shape[1]))[:, :WINDOW]
@@ -93,47 +91,46 @@ def blend_voices(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings * (1 - share) + other * share, dim=-1).roll(1, 0)
 
 
-class Likeness:
-    """The loss.
+class Likeness(nn.Module):
+    """The loss, with the frozen networks it needs.
 
     Args:
         config: weights.
-        model: in training.
-        start: as it was when training began, its F0 calibrated.
+        start: the model as it was when training began, its F0 calibrated.
         listener: judges.
     """
 
-    def __init__(self, config: LikenessConfig, model: AcousticModel, start: AcousticModel, listener: Listener) -> None:
-        self.config, self.model, self.listener = config, model, listener
-        self.start = start.to(model.mel_mean.device).eval().requires_grad_(False)
+    def __init__(self, config: LikenessConfig, start: AcousticModel, listener: Listener) -> None:
+        super().__init__()
+        self.config, self.start, self.listener = config, start, listener
+        self.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, config: LikenessConfig, model: AcousticModel) -> Likeness:
-        """With the networks that ``config`` names, on the model's device.
+    def load(cls, config: LikenessConfig) -> Likeness:
+        """With the networks that ``config`` names.
 
         Raises:
             BundleError: a bundle lacks its network.
         """
         from crossmodal.bundle import Bundle
 
-        bundle, encoder = Bundle.open(config.vocoder), SpeakerEncoder.from_package()
-        listener = Listener(config, bundle.load("vocoder"), encoder).to(model.mel_mean.device)
+        listener = Listener(config, Bundle.open(config.vocoder).load("vocoder"), SpeakerEncoder.from_package())
         start = Bundle.open(config.start).load("acoustic")
         assert isinstance(start, AcousticModel)
-        return cls(config, model, start, listener)
+        return cls(config, start, listener)
 
-    def __call__(self, mel: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Terms for predicted mels ``(B, F, 100)`` of ``batch``, and for its sentences in swapped voices.
+    def forward(self, model: AcousticModel, mel: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Terms for the mels ``(B, F, 100)`` that ``model`` predicted, and for its sentences in swapped voices.
 
         Returns:
             ``likeness`` (weighted sum), ``cosine`` (own voice) and ``cosine_swapped`` (not weighted, to log).
         """
         config, mask, voice = self.config, batch["frame_mask"], blend_voices(batch["embedding"])
         f0 = self._move_f0(batch["f0"], voice)
-        said = self._speak(self.model, batch, voice, f0)
+        said = self._speak(model, batch, voice, f0)
         with torch.no_grad():
             before = self._speak(self.start, batch, voice, f0)
-        spoken = self._restore(torch.cat([mel, said]), torch.cat([mask, mask]))
+        spoken = self._restore(model, torch.cat([mel, said]), torch.cat([mask, mask]))
         heard = self.listener(spoken, torch.cat([batch["f0"], f0]))  # in one go: the encoder's time hardly grows with B
         own, own_softmax = likeness_terms(heard[: len(mel)], batch["embedding"], config.scale)
         other, other_softmax = likeness_terms(heard[len(mel) :], voice, config.scale)
@@ -141,9 +138,10 @@ class Likeness:
         total = total + config.anchor * mel_l1(said, before, mask)
         return {"likeness": total, "cosine": (1 - own).detach(), "cosine_swapped": (1 - other).detach()}
 
-    def _restore(self, mel: Tensor, mask: Tensor) -> Tensor:
+    @staticmethod
+    def _restore(model: AcousticModel, mel: Tensor, mask: Tensor) -> Tensor:
         """Log-mel of normalised ``mel``; what is only padding is silent."""
-        return torch.where(mask[..., None] > 0, self.model.restore_mel(mel), math.log(_AUDIO.mel_floor))
+        return torch.where(mask[..., None] > 0, model.restore_mel(mel), math.log(_AUDIO.mel_floor))
 
     def _move_f0(self, f0: Tensor, voice: Tensor) -> Tensor:
         """The melody ``f0 (B, F)`` at the level that the calibration gives each ``voice (B, E)``."""
