@@ -16,7 +16,6 @@ face-recognition network), named with its checksum so that it cannot change unno
 from __future__ import annotations
 
 import importlib.resources
-import importlib.util
 import re
 import shutil
 import tempfile
@@ -27,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crossmodal import __version__
 from crossmodal.config import from_dict, load_yaml, save_yaml, to_dict
-from crossmodal.errors import BundleError, ConfigError, DependencyError, OutputError, SpaceMismatchError
-from crossmodal.files import sha256
+from crossmodal.errors import BundleError, ConfigError, OutputError, SpaceMismatchError
+from crossmodal.files import package_folder, sha256
 
 if TYPE_CHECKING:
     import torch
@@ -469,12 +468,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _external_file(entry: ModuleEntry, *, check: bool = True) -> Path:
-    spec = importlib.util.find_spec(entry.package)
-    if spec is None or not spec.submodule_search_locations:
-        raise DependencyError(
-            f"needs the weights that '{entry.package}' carries", remedy=f"pip install {entry.package}"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / entry.path
+    path = package_folder(entry.package) / entry.path
     if not path.is_file():
         raise BundleError("is missing", source=path, remedy=f"pip install --force-reinstall {entry.package}")
     if check and sha256(path) != entry.sha256:

@@ -16,7 +16,6 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -120,34 +119,15 @@ class FaceChip:
     """Width and height of the picture."""
 
 
-@lru_cache(maxsize=1)
-def _detector() -> Any:
-    """facenet-pytorch's MTCNN; its weights lie in the wheel."""
-    import torch
-    from facenet_pytorch import MTCNN
-
-    detector = MTCNN(keep_all=True, min_face_size=MIN_FACE, device=torch.device("cpu"))
-    return detector.eval().requires_grad_(False)
-
-
 def _mtcnn(image: Image.Image, min_face: int) -> list[DetectedFace]:
     """Run MTCNN on a picture as it is."""
-    detector = _detector()
-    detector.min_face_size = min_face
-    if min(image.size) < min_face:
-        return []
-    try:
-        boxes, scores, points = detector.detect(image, landmarks=True)
-    except (RuntimeError, IndexError, ValueError):
-        # MTCNN stumbles over candidates that lie wholly outside the picture, or over none at all
-        return []
-    if boxes is None:
-        return []
-    boxes, points = np.asarray(boxes, dtype=np.float64), np.asarray(points, dtype=np.float64)
+    from crossmodal.face_detector import find_faces
+
+    found = find_faces(np.asarray(image), min_face)
     return [
-        DetectedFace(box, float(score), marks)
-        for box, score, marks in zip(boxes, scores, points)
-        if score is not None and score >= MIN_SCORE and box[2] > box[0] and box[3] > box[1] and np.isfinite(marks).all()
+        DetectedFace(box.astype(np.float64), float(score), points.astype(np.float64))
+        for box, score, points in zip(found.boxes, found.scores, found.points)
+        if score >= MIN_SCORE and box[2] > box[0] and box[3] > box[1]
     ]
 
 

@@ -1,15 +1,16 @@
-"""Files written whole or not at all, and their checksums."""
+"""Files written whole or not at all, their checksums, and the folders of installed packages."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from crossmodal.errors import OutputError
+from crossmodal.errors import DependencyError, OutputError
 
 
 @contextlib.contextmanager
@@ -58,3 +59,22 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def package_folder(package: str, *, remedy: str = "") -> Path:
+    """The folder of an installed package, found without importing it: some carry weights and take seconds to import.
+
+    Args:
+        package: its import name.
+        remedy: how to get it, ``pip install`` and its name if not given.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # "one.two" without "one"; no name of a package at all
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise DependencyError("is not installed", source=package, remedy=remedy or f"pip install {package}")
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -12,8 +12,6 @@ It is a mark of origin, not tamper-proof.
 from __future__ import annotations
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal import media
-from crossmodal.errors import WatermarkError
+from crossmodal.errors import DependencyError, WatermarkError
+from crossmodal.files import package_folder
 
 _RATE = 16_000
 _N_FFT, _HOP = 1024, 160  # Perth: 2048 and 320 at 32 kHz
@@ -87,11 +86,11 @@ def load_network() -> PerthNetwork:
     Raises:
         WatermarkError: the package is missing, or its weights are missing, damaged or of another version.
     """
-    package = importlib.util.find_spec("perth")
-    folders = list(package.submodule_search_locations or []) if package else []
-    if not folders:
-        raise WatermarkError("is not installed", source="resemble-perth", remedy=_REMEDY)
-    weights = sorted(Path(folders[0], "perth_net", "pretrained", "implicit").glob("perth_net_*.pth.tar"))
+    try:
+        folder = package_folder("perth")
+    except DependencyError as error:
+        raise WatermarkError("is not installed", source="resemble-perth", remedy=_REMEDY) from error
+    weights = sorted((folder / "perth_net" / "pretrained" / "implicit").glob("perth_net_*.pth.tar"))
     if not weights:
         raise WatermarkError("its weights are missing", source="resemble-perth", remedy=_REMEDY)
     with torch.inference_mode(False):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFilter
 
-from crossmodal import images
+from crossmodal import face_detector, images
 from crossmodal.errors import (
     ConfigError,
     CrossmodalError,
@@ -25,6 +28,7 @@ from crossmodal.errors import (
     NoFaceError,
     UnreadableImageError,
 )
+from crossmodal.face_detector import find_faces, suppress
 from crossmodal.faces import (
     CHIP_SIZES,
     DetectedFace,
@@ -312,6 +316,64 @@ def test_several_faces_warn_and_the_largest_is_used(crowd: Image.Image) -> None:
     for index in (2, -1):
         with pytest.raises(NoFaceError, match=f"no face number {index}, 2 faces found.*0 to 1"):
             find_face(crowd, index=index, source="x.jpg")
+
+
+def test_detector_finds_what_facenet_pytorch_finds(photo: Image.Image, crowd: Image.Image) -> None:
+    from facenet_pytorch import MTCNN
+
+    reference = MTCNN(keep_all=True)
+    small = crowd.resize((crowd.width // 2, crowd.height // 2))
+    for picture, smallest, count in ((photo, 32, 1), (crowd, 32, 2), (small, 16, 2)):
+        reference.min_face_size = smallest
+        boxes, scores, points = (np.asarray(part, dtype=float) for part in reference.detect(picture, landmarks=True))
+        order = np.argsort(-scores)
+        found = find_faces(np.asarray(picture), smallest)
+        assert len(found.boxes) >= count
+        assert np.allclose(found.boxes, boxes[order], atol=1e-2)
+        assert np.allclose(found.scores, scores[order], atol=1e-4)
+        assert np.allclose(found.points, points[order], atol=1e-2)
+
+
+def test_suppression_against_torchvision() -> None:
+    from torchvision.ops import nms
+
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, 60, (300, 2))
+    boxes = np.concatenate([low, low + generator.uniform(1, 40, (300, 2))], axis=1).astype(np.float32)
+    scores = generator.random(300).astype(np.float32)
+    for overlap in (0.3, 0.5, 0.7):
+        expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap).numpy()
+        assert np.array_equal(suppress(boxes, scores, overlap), expected)
+    inner = np.array([[0, 0, 99, 99], [10, 10, 39, 39], [60, 60, 139, 139]], dtype=np.float32)
+    assert suppress(inner, np.array([0.9, 0.8, 0.7]), 0.7).tolist() == [0, 1, 2]  # 9 %, 25 % of the smaller
+    assert suppress(inner, np.array([0.9, 0.8, 0.7]), 0.7, of_smaller=True).tolist() == [0, 2]
+
+
+def test_candidates_outside_the_picture_spoil_nothing(photo: Image.Image) -> None:
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+    boxes = np.array([[20, 20, 90, 90], [-60, 5, -3, 40], [photo.width + 4, 5, photo.width + 40, 60]], np.float32)
+    inside, crops = face_detector._crops(pixels, boxes, 24)
+    assert np.array_equal(inside, boxes[:1])
+    assert crops.shape == (1, 3, 24, 24)
+    assert len(find_faces(np.full((9, 400, 3), 128, np.uint8), 32).boxes) == 0
+
+
+def test_detecting_loads_neither_torchvision_nor_the_compiler(tmp_path: Path, photo: Image.Image) -> None:
+    photo.save(tmp_path / "face.png")
+    code = (
+        "import sys\nfrom crossmodal.face2speech import Face2Speech\n"
+        f"Face2Speech.from_pretrained().face_feature({str(tmp_path / 'face.png')!r})\n"
+        "print([m for m in ('torchvision', 'torch._dynamo', 'facenet_pytorch', 'requests') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_detector_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    face_detector._weights.cache_clear()
+    with pytest.raises(DependencyError, match=r"facenet_pytorch: is not installed: pip install .*facenet-pytorch"):
+        find_faces(np.zeros((64, 64, 3), np.uint8), 32)
 
 
 def test_no_face_says_so_in_one_line() -> None:

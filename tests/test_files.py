@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 
 import pytest
 
-from crossmodal.errors import OutputError
-from crossmodal.files import atomic_path, atomic_write, sha256
+from crossmodal.errors import DependencyError, OutputError
+from crossmodal.files import atomic_path, atomic_write, package_folder, sha256
 
 
 def test_write_and_checksum(tmp_path):
@@ -42,3 +44,12 @@ def test_missing_folder_and_folder_as_file(tmp_path):
         atomic_write(tmp_path / "no" / "a", b"")
     with pytest.raises(OutputError, match="is a folder"):
         atomic_write(tmp_path, b"")
+
+
+def test_packages_are_found_without_importing_them():
+    code = "import sys; from crossmodal.files import package_folder; print(package_folder('torch').name, 'torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["torch", "False"]
+    for name in ("no_such_package", "no_such_package.part", "os", "", ".relative"):
+        with pytest.raises(DependencyError, match="is not installed: pip install"):
+            package_folder(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_a_missing_or_broken_package_is_an_error(tmp_path: Path, monkeypatch: py
         ):
             spoil()
             watermark.load_network.cache_clear()
-            monkeypatch.setattr(watermark.importlib.util, "find_spec", lambda _, spec=spec: spec)
+            monkeypatch.setattr(importlib.util, "find_spec", lambda _, spec=spec: spec)
             with pytest.raises(WatermarkError, match=problem) as caught:
                 provenance.save_speech(out, wave, RATE)
             assert "watermark=False" in str(caught.value)

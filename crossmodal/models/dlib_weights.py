@@ -9,14 +9,14 @@ Layout and formats: Davis E. King, "Dlib-ml: A Machine Learning Toolkit", JMLR 1
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from crossmodal.errors import BundleError, DependencyError
+from crossmodal.errors import BundleError
+from crossmodal.files import package_folder
 
 PACKAGE = "face_recognition_models"
 REINSTALL = f"pip install --force-reinstall {PACKAGE}==0.3.0"
@@ -44,10 +44,7 @@ def package_file(name: str) -> Path:
         DependencyError: the package is not installed.
         BundleError: it does not hold the file.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise DependencyError("is not installed", source=PACKAGE, remedy=f"pip install {PACKAGE}==0.3.0")
-    path = Path(spec.submodule_search_locations[0]) / "models" / name
+    path = package_folder(PACKAGE, remedy=f"pip install {PACKAGE}==0.3.0") / "models" / name
     if not path.is_file():
         raise BundleError("is missing", source=path, remedy=REINSTALL)
     return path

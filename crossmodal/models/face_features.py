@@ -132,7 +132,9 @@ class DlibFaceFeatures(FaceFeatures):
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(channels, config.output_size, bias=False)
-        self.register_buffer("mean", torch.tensor(self.MEAN).div(255).view(1, 3, 1, 1), persistent=False)
+        # Divided by NumPy: on the meta device a division by torch would import torch.compile (more than a second).
+        mean = np.array(self.MEAN, np.float32) / np.float32(255)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_package(cls) -> DlibFaceFeatures:

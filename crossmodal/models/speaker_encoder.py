@@ -8,7 +8,6 @@ weights trained with GE2E; :meth:`SpeakerEncoder.from_package` reads them.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from torch.nn import functional as F
 
 from crossmodal.audio import speaker_mel
 from crossmodal.config import AudioConfig
-from crossmodal.errors import AudioError, BundleError, ConfigError, DependencyError, SpaceMismatchError
+from crossmodal.errors import AudioError, BundleError, ConfigError, SpaceMismatchError
+from crossmodal.files import package_folder
 from crossmodal.models.foreign_weights import fit_state, read_state
 from crossmodal.models.spaces import space_size
 
@@ -141,10 +141,7 @@ class SpeakerEncoder(nn.Module):
         Raises:
             DependencyError: ``resemblyzer`` is not installed.
         """
-        spec = importlib.util.find_spec("resemblyzer")  # finds the folder without importing the package
-        if spec is None or not spec.submodule_search_locations:
-            raise DependencyError("is not installed", source="resemblyzer", remedy="pip install resemblyzer==0.1.4")
-        return Path(spec.submodule_search_locations[0]) / "pretrained.pt"
+        return package_folder("resemblyzer", remedy="pip install resemblyzer==0.1.4") / "pretrained.pt"
 
     @classmethod
     def from_file(cls, path: str | Path, *, space: str = "") -> SpeakerEncoder:
