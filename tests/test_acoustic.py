@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.audio import log_mel
+from crossmodal.audio import CONFIG as AUDIO
+from crossmodal.audio import log_mel, mel_filterbank
 from crossmodal.data import alignment, pseudo_speakers, spoken_clips, starter_split
 from crossmodal.data.spoken_clips import SpokenClips
 from crossmodal.errors import ConfigError, DataError
@@ -121,6 +122,15 @@ def test_comb_table_matches_a_real_pulse_train() -> None:
     low = slice(2, 30)  # where 50 ms tell harmonics apart
     smooth = np.convolve(np.pad(mel, 12, mode="edge"), np.hanning(27)[1:-1] / np.hanning(27).sum(), mode="valid")
     assert np.corrcoef((mel - smooth)[low], row[low])[0, 1] > 0.8
+    centred = (np.arange(800) - 400) / 16_000
+    for log_f0, row in zip(grid, table):  # cosine by cosine
+        pulses = sum(
+            np.cos(2 * np.pi * math.exp(log_f0) * k * centred) for k in range(1, int(8000 / math.exp(log_f0)) + 1)
+        )
+        spectrum = np.abs(np.fft.rfft(pulses * np.hanning(802)[1:-1], AUDIO.n_fft))
+        mel = np.pad(np.log(mel_filterbank(AUDIO.n_fft, 100) @ spectrum + 1e-3), 12, mode="edge")
+        smooth = np.convolve(mel, np.hanning(27)[1:-1] / np.hanning(27).sum(), mode="valid")
+        assert np.allclose((mel[12:-12] - smooth).clip(-2, 1.5), row, atol=1e-6)
 
 
 def test_vocabulary_must_fit() -> None:

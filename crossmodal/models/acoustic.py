@@ -150,14 +150,15 @@ def comb_table(steps: int = 384) -> tuple[np.ndarray, np.ndarray]:
     grid = np.linspace(math.log(F0_RANGE[0]), math.log(F0_RANGE[1]), steps)
     window = np.hanning(AUDIO.win_length + 2)[1:-1]
     time = (np.arange(AUDIO.win_length) - AUDIO.win_length / 2) / AUDIO.sample_rate
-    bank = mel_filterbank(AUDIO.n_fft, AUDIO.n_mels)
-    rows = []
-    for log_f0 in grid:
-        f0 = math.exp(log_f0)
-        harmonics = np.arange(1, int(AUDIO.sample_rate / 2 / f0) + 1)[:, None]
-        frame = np.cos(2 * np.pi * f0 * harmonics * time).sum(0) * window
-        rows.append(np.log(bank @ np.abs(np.fft.rfft(frame, AUDIO.n_fft)) + 1e-3))
-    table = np.stack(rows)  # (S, 100)
+    f0 = np.exp(grid)[:, None]  # (S, 1)
+    harmonics = np.floor(AUDIO.sample_rate / 2 / f0)
+    half = np.pi * f0 * time  # (S, T)
+    pulse = np.abs(np.sin(half)) < 1e-9
+    # Dirichlet's kernel: the sum of cos(2 k half) over k = 1 … harmonics
+    train = (np.sin((2 * harmonics + 1) * half) / np.where(pulse, 1.0, np.sin(half)) - 1) / 2
+    train = np.where(pulse, harmonics, train)
+    spectrum = np.abs(np.fft.rfft(train * window, AUDIO.n_fft))  # (S, K)
+    table = np.log(spectrum @ mel_filterbank(AUDIO.n_fft, AUDIO.n_mels).T + 1e-3)  # (S, 100)
     kernel = np.hanning(27)[1:-1]
     padded = np.pad(table, ((0, 0), (12, 12)), mode="edge")
     smooth = np.stack([np.convolve(row, kernel / kernel.sum(), mode="valid") for row in padded])
