@@ -305,17 +305,20 @@ def voice_activity(waveform: np.ndarray) -> np.ndarray:
     Returns:
         bool ``(T,)``; a last part shorter than one frame is never speech.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports pkg_resources, which announces its own end
-        import webrtcvad
+    import _webrtcvad  # the detector itself: its wrapper `webrtcvad` imports pkg_resources, a tenth of a second
 
     size = CONFIG.sample_rate * _VAD_MS // 1000
     frames = len(waveform) // size
     level = float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) if len(waveform) else 0.0
     gain = max(1.0, 10 ** (CONFIG.speaker_target_dbfs / 20) / level) if level else 1.0
     pcm = to_int16(waveform[: frames * size] * gain).tobytes()
-    detector = webrtcvad.Vad(3)
-    flags = [detector.is_speech(pcm[2 * i : 2 * (i + size)], CONFIG.sample_rate) for i in range(0, frames * size, size)]
+    detector = _webrtcvad.create()
+    _webrtcvad.init(detector)
+    _webrtcvad.set_mode(detector, 3)
+    flags = [
+        _webrtcvad.process(detector, CONFIG.sample_rate, pcm[2 * i : 2 * (i + size)], size)
+        for i in range(0, frames * size, size)
+    ]
     active = np.zeros(len(waveform), dtype=bool)
     if not any(flags):
         return active
