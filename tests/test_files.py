@@ -47,7 +47,10 @@ def test_missing_folder_and_folder_as_file(tmp_path):
 
 
 def test_packages_are_found_without_importing_them():
-    code = "import sys; from crossmodal.files import package_folder; print(package_folder('torch').name, 'torch' in sys.modules)"
+    code = (
+        "import sys; from crossmodal.files import package_folder\n"
+        "print(package_folder('torch').name, 'torch' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["torch", "False"]
     for name in ("no_such_package", "no_such_package.part", "os", "", ".relative"):
