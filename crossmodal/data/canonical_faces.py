@@ -270,6 +270,7 @@ def align_faces(
     import torch
     from PIL import Image
 
+    from crossmodal.models.face_decoder import LOOSE
     from crossmodal.models.thin_plate import warp, with_anchors
 
     templates = [read_template(template) for _, _, template in photos]
@@ -293,11 +294,13 @@ def align_faces(
     outline = points[:, TEMPLATE_POINTS:].mean(0)
     flipped = (outline * [-1, 1] + [2 * frame.centre, 0])[::-1]
     mean = np.concatenate([mean, (outline + flipped) / 2]).astype(np.float32)
+    # The same points as in the decoder's warp, which has to undo this one.
+    controls = [i for i in range(len(mean)) if i not in LOOSE]
+    goal = with_anchors(torch.from_numpy(mean[controls])[None], frame.size)
     textures = []
     for framed, shape in zip(pictures, points):
         texture = torch.from_numpy(framed).permute(2, 0, 1)[None]
-        anchored = with_anchors(torch.from_numpy(shape)[None], frame.size)
-        goal = with_anchors(torch.from_numpy(mean)[None], frame.size)
+        anchored = with_anchors(torch.from_numpy(shape[controls])[None], frame.size)
         aligned = warp(texture, anchored, goal, step=4)[0].permute(1, 2, 0).clamp(0, 1).numpy()
         textures.append((aligned * 255).round().astype(np.uint8))
     return AlignedFaces(

@@ -18,6 +18,9 @@ from crossmodal.data.canonical_faces import BROWS, CHIN, INNER, NECK, OUTLINE, P
 from crossmodal.models.face_decoder import FaceBasis, FaceCode, FaceDecoder, FaceDecoderConfig
 from crossmodal.skin import mask
 
+TONES = 8
+"""The first components of a face's texture: tone and light, hardly the person."""
+
 
 @dataclass
 class FaceModel:
@@ -206,7 +209,8 @@ class HairStyles:
     hair: Tensor
     """``(K, H)`` code of each style."""
     face: Tensor
-    """``(K, F)`` face code of the people it comes from."""
+    """``(K, F)`` tone of the people it comes from: the first :data:`TONES` components of their face, zeros beyond, so
+    that nobody's face can be drawn from a style."""
     members: Tensor
     """``(K, N)`` share of each person in the style; rows sum to 1."""
     follow: Tensor
@@ -232,10 +236,12 @@ def hair_styles(basis: FaceBasis, codes: FaceCode, count: int, seed: int = 0) ->
         if not len(inside):
             members[k, k % people] = 1.0
             continue
-        members[k, inside] = 0.45 / len(inside)
+        # The others' alpha together stays below what FaceDecoder.firm takes for hair: the outline is the typical one's.
+        members[k, inside] = 0.25 / len(inside)
         typical = inside[np.argmin(((scaled[inside] - centres[k]) ** 2).sum(1))]
-        members[k, typical] += 0.55
-    tone = face[:, :8]
+        members[k, typical] += 0.75
+    tone = face[:, :TONES]
+    face = np.where(np.arange(face.shape[1]) < TONES, face, 0.0)
     follow = np.zeros((face.shape[1], hair.shape[1]))
     follow[: tone.shape[1]] = np.linalg.solve(tone.T @ tone + 0.3 * people * np.eye(tone.shape[1]), tone.T @ hair)
     alpha = basis.mean_texture[3] + torch.einsum(

@@ -186,7 +186,7 @@ class ExportableDecoder(Exportable):
         face = face + (wanted - face @ net.tone_of_face) @ self.tone_step
         hair = net.hair((net.style_logits(x, h) * config.style_sharpness).softmax(-1), face)
         landmarks = net.basis.points(shape, hair)
-        texture = self._texture(face, hair) if config.texture == "basis" else net.conv(torch.cat([x, h], dim=-1))
+        texture = self._texture(face, hair) if config.texture == "basis" else net.conv_texture(x, h)
         return self._compose(texture, landmarks), landmarks
 
     def _inverse_at_mean_shape(self) -> Tensor:

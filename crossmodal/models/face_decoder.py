@@ -25,6 +25,10 @@ from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import warp, with_anchors
 from crossmodal.skin import mask
 
+LOOSE = (*range(146, 157), *range(189, 193), *range(212, 216))
+"""Landmarks that pull at no warp: the template's own points around head and hair, which would contradict the silhouette
+of another's hair, and the silhouette's points below the ears, which would contradict the jaw."""
+
 
 @dataclass(frozen=True)
 class FaceDecoderConfig:
@@ -40,9 +44,8 @@ class FaceDecoderConfig:
     """Points of the shape: a template of 189, then the silhouette."""
     silhouette: int = 27
     """How many of the landmarks, the last ones, lie on the silhouette; they go with the hair."""
-    loose: tuple[int, ...] = (*range(146, 157), *range(189, 193), *range(212, 216))
-    """Landmarks that do not pull at the warp: the template's own points around head and hair, which would contradict
-    the silhouette of another's hair, and the silhouette's points below the ears, which would contradict the jaw."""
+    loose: tuple[int, ...] = LOOSE
+    """Landmarks that do not pull at the warp; the textures must have been aligned without them too."""
     texture: Literal["basis", "conv"] = "basis"
     """``basis``: linear; ``conv``: transposed convolutions (Cole et al.)."""
     hidden: tuple[int, ...] = (512, 512)
@@ -200,11 +203,11 @@ class ConvTexture(nn.Module):
         self.colour = nn.Conv2d(channels[-1], 4, kernel_size=3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``(B, D)`` → RGBA ``(B, 4, H, W)``, not clamped."""
+        """``(B, D)`` → difference from the mean texture, RGBA ``(B, 4, H, W)``, not clamped."""
         x = F.relu(self.dense(hidden)).view(hidden.shape[0], -1, self.start, self.start)
         for up, norm in zip(self.up, self.norm):
             x = F.relu(norm(up(x)))  # (B, C, 2h, 2w)
-        return self.colour(x) + 0.5
+        return self.colour(x)
 
 
 class FaceDecoder(nn.Module):
@@ -269,6 +272,10 @@ class FaceDecoder(nn.Module):
         shape, face = self._limit(shape), self._toned(tone, self._limit(face))
         chosen = (self.style_logits(x, h) * self.config.style_sharpness).softmax(-1)  # (B, styles)
         return FaceCode(shape, face, self.hair(chosen, face))
+
+    def conv_texture(self, x: Tensor, h: Tensor) -> Tensor:
+        """RGBA texture ``(B, 4, H, W)`` of a ``conv`` decoder from what :meth:`hidden` returns: it starts at the mean."""
+        return self.basis.mean_texture + self.conv(torch.cat([x, h], dim=-1))
 
     def skin(self, feature: Tensor) -> Tensor:
         """Colour of the skin that a feature suggests: ``(B, D)`` → sRGB ``(B, 3)``."""
@@ -348,7 +355,7 @@ class FaceDecoder(nn.Module):
         code = self._code(x, h, skin)
         if self.config.texture == "basis":
             return self.render(code)
-        return self.compose(self.conv(torch.cat([x, h], dim=-1)), self.basis.points(code.shape, code.hair))
+        return self.compose(self.conv_texture(x, h), self.basis.points(code.shape, code.hair))
 
     def export_state(self) -> dict[str, Tensor]:
         """Compressed weights: the texture basis as 8-bit integers, what lies outside its support left out."""

@@ -274,7 +274,7 @@ class FaceDecoderTask(Task):
         true_landmarks = decoder.basis.points(wanted.shape, wanted.hair)
         parts = {"landmarks": landmark_loss(landmarks, true_landmarks, config.frame.eye_distance)}
         if config.model.texture == "conv":
-            texture = decoder.conv(torch.cat([x, h], dim=-1))
+            texture = decoder.conv_texture(x, h)
             difference = texture - decoder.basis.texture(wanted.face, wanted.hair)
         else:
             self.small_basis = self.small_basis.to(feature)
