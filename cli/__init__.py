@@ -5,6 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the Typer app."""
+    import gc
+
+    gc.set_threshold(10_000, 50, 100)  # importing torch makes a million objects that stay: look less often for garbage
     from crossmodal.cli.app import app
 
     app()

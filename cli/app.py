@@ -1,37 +1,34 @@
-"""The Typer app: one file per command group, none of which imports torch before a command runs."""
+"""The Typer app. Each file of this folder holds a command or a few, and is imported when one of them is asked for."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from crossmodal import __version__
+from crossmodal.cli.lazy import LazyGroup
 from crossmodal.errors import CrossmodalError
 
-# In the order of `crossmodal --help`.
-_GROUPS = ("face", "speak", "reface", "embed", "tour", "detect", "models", "doctor", "bench", "train", "prepare")
-_EVALUATE = (
-    "evaluate_verification",
-    "evaluate_matching",
-    "evaluate_retrieval",
-    "evaluate_faces",
-    "evaluate_speech",
-    "evaluate_vocoder",
-    "evaluate_calibration",
-    "evaluate_generated_faces",
-    "evaluate_cycle",
-    "evaluate_audit",
-    "evaluate_selfcheck",
-    "evaluate_leakage",
-    "evaluate_report",
-)
 
-
-class _Group(TyperGroup):
+class _App(LazyGroup):
     """Turns the library's errors into one line and exit code 1."""
+
+    files: ClassVar = {
+        "face": "face",
+        "speak": "speak",
+        "reface": "reface",
+        "embed": "embed",
+        "match": "embed",
+        "tour": "tour",
+        "detect": "detect",
+        "doctor": "doctor",
+        "bench": "bench",
+        "train": "train",
+        "prepare": "prepare",
+        "models": "models",
+        "evaluate": "evaluate",
+    }
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,7 +43,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     name="crossmodal",
-    cls=_Group,
+    cls=_App,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -73,14 +70,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-for _name in _GROUPS:
-    importlib.import_module(f"crossmodal.cli.{_name}").register(app)
-
-evaluate = typer.Typer(
-    no_args_is_help=True, help="Measure a bundle on held-out people, with n, chance level and intervals."
-)
-for _name in _EVALUATE:
-    importlib.import_module(f"crossmodal.cli.{_name}").register(evaluate)
-app.add_typer(evaluate, name="evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,8 @@ def register(app: typer.Typer) -> None:
         if onnx:
             _compare_onnx(bundle, runs, cold, threads, json)
             return
+        import statistics
+
         rows: list[dict[str, Any]] = []
 
         def measure(name: str, unit: str, action: Callable[[], float | None], *, warm_up: int = 1) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import platform
 from typing import Any
 
 import typer
@@ -42,6 +40,8 @@ _OPTIONAL: dict[str, tuple[str, str, str]] = {
 
 
 def _version(distribution: str, module: str) -> str | None:
+    import importlib.metadata
+
     if importlib.util.find_spec(module) is None:
         return None
     try:
@@ -51,6 +51,8 @@ def _version(distribution: str, module: str) -> str | None:
 
 
 def _report() -> tuple[list[dict[str, Any]], bool]:
+    import platform
+
     rows: list[dict[str, Any]] = []
 
     def row(name: str, state: str, detail: str) -> None:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from crossmodal.cli.common import Json, print_json, say
+from crossmodal.cli.lazy import LazyGroup
 
-_IMPORTS = (
-    "models_import_faces",
-    "models_import_voices",
-    "models_import_ast",
-    "models_import_coqui_tts",
-    "models_import_state",
-)
-"""Files with the subcommands of ``models import``."""
+
+class _Models(LazyGroup):
+    files: ClassVar = {
+        "compose": "models_share",
+        "push": "models_share",
+        "pull": "models_share",
+        "import": "models_import",
+    }
+
 
 Source = Annotated[str, typer.Argument(help="'starter', a bundle folder, or a Hugging Face Hub id user/repo.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(no_args_is_help=True, help="List, inspect, import, compose and share bundles of models.")
+    about = "List, inspect, import, compose and share bundles of models."
+    group = typer.Typer(cls=_Models, no_args_is_help=True, help=about)
     app.add_typer(group, name="models")
-    imports = typer.Typer(no_args_is_help=True, help="Turn published weights that you have into parts of a bundle.")
-    group.add_typer(imports, name="import")
-    imports.callback()(lambda: None)  # a group, also with a single subcommand
-    for name in _IMPORTS:
-        importlib.import_module(f"crossmodal.cli.{name}").register(imports)
-    importlib.import_module("crossmodal.cli.models_share").register(group)
 
     @group.command("list")
     def list_(json: Json = False) -> None:

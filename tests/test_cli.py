@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -184,6 +185,46 @@ def test_tour_is_one_self_contained_page(run):
     assert page.count("data:audio/wav") >= 2
     assert "src='http" not in page
     assert {"face-from-voice.png", "speech-from-face.wav"} <= {p.name for p in Path("t").iterdir()}
+
+
+def test_every_file_of_commands_is_listed_under_the_commands_it_holds():
+    import typer
+
+    from crossmodal.cli import app, evaluate, models, models_import
+
+    groups = (app._App, evaluate._Evaluate, models._Models, models_import._Import)
+    listed = {(file, name) for group in groups for name, file in group.files.items()}
+    held = set()
+    for path in Path(app.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"crossmodal.cli.{path.stem}")
+        if hasattr(module, "register"):
+            holder = typer.Typer()
+            holder.callback()(lambda: None)
+            module.register(holder)
+            held |= {(path.stem, name) for name in typer.main.get_group(holder).commands}
+    assert listed == held
+
+
+@pytest.mark.parametrize(("arguments", "own"), [("--version", []), ("match --help", ["embed"]), ("nonsense", [])])
+def test_a_command_imports_only_its_own_file(arguments, own):
+    code = (
+        f"import sys; sys.argv = ['crossmodal', *{arguments.split()!r}]\n"
+        "from crossmodal.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "shared = {'app', 'common', 'lazy'}\n"
+        "loaded = {m.rpartition('.')[2] for m in sys.modules if m.startswith('crossmodal.cli.')}\n"
+        "print(); print(sorted(loaded - shared))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == str(own)
+
+
+def test_a_misspelt_command_is_told_its_neighbour(run):
+    result = run("evaluate", "verificaton", bundle=False)
+    assert result.exit_code == 2
+    assert "verification" in result.stderr
+    assert "'speak'" in run("speek", bundle=False).stderr
 
 
 def test_start_imports_nothing_heavy():
