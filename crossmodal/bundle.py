@@ -20,6 +20,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -214,6 +215,7 @@ class Bundle:
             BundleError: the bundle has no such module, or its files are damaged or do not fit its config.
         """
         from crossmodal.models import classes
+        from crossmodal.models.unfilled import Unfilled
 
         if role not in self.info.modules:
             raise BundleError(
@@ -233,7 +235,9 @@ class Bundle:
             _external_file(entry)
             module = network.from_package()  # type: ignore[attr-defined]
         else:
-            module = network(config)
+            # with its own form of weights, a network may hold parameters that the form leaves out
+            with nullcontext() if hasattr(network, "load_export") else Unfilled():
+                module = network(config)
             _load_weights(module, self.file(entry.weights))
         for attribute in ("input_space", "output_space"):
             stated, real = getattr(entry, attribute), space_of(module, attribute)

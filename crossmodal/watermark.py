@@ -94,10 +94,12 @@ def load_network() -> PerthNetwork:
     if not weights:
         raise WatermarkError("its weights are missing", source="resemble-perth", remedy=_REMEDY)
     with torch.inference_mode(False):
-        network = PerthNetwork()
+        with torch.device("meta"):  # no random weights: all of them come from the file
+            network = PerthNetwork()
         try:
             state = torch.load(weights[-1], map_location="cpu", weights_only=True)["model"]
-            network.load_state_dict({k: v for k, v in state.items() if k.startswith(("encoder.", "decoder."))})
+            trained = {k: v for k, v in state.items() if k.startswith(("encoder.", "decoder."))}
+            network.load_state_dict(trained, assign=True)
         except Exception as error:  # a damaged zip or pickle raises almost anything
             raise WatermarkError(
                 f"its weights cannot be used ({type(error).__name__})", source=weights[-1].name, remedy=_REMEDY

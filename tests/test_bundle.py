@@ -58,6 +58,25 @@ def test_half_precision_is_restored_as_float32(tmp_path):
     torch.testing.assert_close(loaded(x), network(x), rtol=2e-2, atol=2e-2)
 
 
+def test_loading_draws_no_random_weights_and_fills_every_one(bundle):
+    opened = [Bundle.open(bundle), Bundle.open()]
+    before = torch.get_rng_state()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        assert torch.empty(3).isnan().all()
+        for one in opened:
+            for role in one.info.modules:
+                if role != "face-decoder":
+                    state = one.load(role).state_dict()
+                    assert all(torch.isfinite(value).all() for value in state.values()), role
+                if role in ("speaker-encoder", "face-features", "acoustic", "vocoder"):  # the large ones
+                    assert torch.equal(torch.get_rng_state(), before), role
+                before = torch.get_rng_state()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def _flip_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from crossmodal.errors import BundleError, ConfigError, DependencyError
 from crossmodal.models.dlib_weights import DESCRIPTOR_FILE, REINSTALL, Layer, package_file, read_layers
 from crossmodal.models.foreign_weights import fit_state, read_keras_layers, read_state
+from crossmodal.models.unfilled import Unfilled
 
 
 class FaceFeatures(nn.Module):
@@ -153,7 +154,8 @@ class DlibFaceFeatures(FaceFeatures):
         Raises:
             BundleError: the file is missing, damaged or holds another network.
         """
-        network = cls()
+        with Unfilled():
+            network = cls()
         network.load_state_dict(_folded_weights(str(path)))
         return network.eval()
 

@@ -25,6 +25,7 @@ from crossmodal.errors import AudioError, BundleError, ConfigError, SpaceMismatc
 from crossmodal.files import package_folder
 from crossmodal.models.foreign_weights import fit_state, read_state
 from crossmodal.models.spaces import space_size
+from crossmodal.models.unfilled import Unfilled
 
 AUDIO = AudioConfig()
 HOP = round(AUDIO.sample_rate * AUDIO.speaker_hop_ms / 1000)
@@ -128,7 +129,8 @@ class SpeakerEncoder(nn.Module):
         path = cls.package_file()
         remedy = "pip install --force-reinstall resemblyzer==0.1.4"
         try:
-            encoder = cls()
+            with Unfilled():
+                encoder = cls()
             encoder.load_state_dict(_without_loss(path))
         except (BundleError, RuntimeError) as error:
             raise BundleError("does not hold the speaker encoder's weights", source=path, remedy=remedy) from error
