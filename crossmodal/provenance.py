@@ -164,7 +164,7 @@ def save_image(path: str | Path, image: Image.Image, details: Mapping[str, Any] 
         text = PngInfo()
         text.add_text("Software", _SOFTWARE)
         text.add_text("Description", description)
-        options = {"pnginfo": text, "optimize": True}
+        options = {"pnginfo": text}
     else:
         exif = Image.Exif()
         exif[_EXIF_SOFTWARE], exif[_EXIF_DESCRIPTION] = _SOFTWARE, description
