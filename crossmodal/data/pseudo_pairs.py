@@ -7,12 +7,20 @@ belongs to whom and are never evidence of identity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.prepared_voices import PreparedVoices
+from crossmodal.data.starter_split import speaker_split
 from crossmodal.data.voice_cues import FLOOR
+
+FACES_BETWEEN = 4000
+"""Faces made by blending the features of two people of one gender, or (one in five) of both."""
+WIDTH = 0.12
+"""How near on the scale a face must be to fit a voice (the genders' means are 2 apart)."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +115,104 @@ def match(knots: np.ndarray, voice: np.ndarray) -> np.ndarray:
     inside = np.interp(voice, x, y)
     beyond = np.where(voice < x[0], (voice - x[0]) * slope, np.where(voice > x[-1], (voice - x[-1]) * slope, 0.0))
     return inside + 0.5 * beyond
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Voices and faces on the scales that tie them together."""
+
+    voice_scale: VoiceScale
+    face_axis: Axis
+    knots: np.ndarray
+    """``(K, 2)`` from the voices' scale to the faces' (:func:`matching_scores`)."""
+    faces: np.ndarray
+    """``(M, D)`` float32 features: the training people's photos, then faces between two of them."""
+    places: np.ndarray
+    """``(M,)`` float32 of each on the faces' scale."""
+
+    def expected(self, places: np.ndarray, width: float = WIDTH) -> np.ndarray:
+        """The mean of the faces that fit.
+
+        A fitting face is drawn as the feature head's examples are: a place is drawn around the wanted one, and the face
+        that lies there taken. This is the expectation over these draws, in closed form.
+
+        Args:
+            places: ``(N,)`` wanted, on the faces' scale; beyond all but twenty faces of an end, that end is meant.
+            width: deviation of the places drawn around a wanted one.
+
+        Returns:
+            ``(N, D)`` float32.
+        """
+        from scipy.stats import norm
+
+        order = np.argsort(self.places, kind="stable")
+        scale = self.places[order].astype(np.float64)
+        wanted = np.clip(places, scale[min(20, len(scale) - 1)], scale[-min(20, len(scale))])
+        below = norm.cdf((scale - wanted[:, None]) / width)  # (N, M): chance of a draw at or below each face
+        below[:, -1] = 1.0
+        share = np.diff(below, axis=1, prepend=0.0)
+        return (share @ self.faces[order].astype(np.float64)).astype(np.float32)
+
+
+def pair(
+    train: PreparedVoices,
+    prepared: PreparedFaces,
+    held_out: Sequence[str],
+    between: int = FACES_BETWEEN,
+    seed: int = 0,
+) -> Pairing:
+    """Fit both scales, and the curve between them, on training speakers and training people.
+
+    Args:
+        train: voices of the training speakers.
+        prepared: everybody's faces.
+        held_out: names of the people that are not used.
+        between: how many faces to make between two people.
+        seed: of these.
+    """
+    faces, male = training_faces(prepared, held_out)
+    face_axis = gender_axis(faces, male)
+    scale = voice_scale(train)
+    heard = scale.score(train)
+    clean = train.change == "clean"
+    knots = matching_scores(heard[clean], train.gender[clean] == "male", face_axis.score(faces), male)
+    everyone = np.concatenate([faces, faces_between(faces, male, between, seed)]).astype(np.float32)
+    return Pairing(scale, face_axis, knots, everyone, face_axis.score(everyone).astype(np.float32))
+
+
+def training_faces(prepared: PreparedFaces, held_out: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``(N, D)`` of the photos of all but ``held_out``, changed copies included, and who is male ``(N,)``."""
+    held = set(prepared.indices(held_out))
+    rows = np.array([i for i, person in enumerate(prepared.photos.person) if person not in held])
+    gender = np.array([row.get("gender", "") for row in prepared.attributes])
+    return prepared.photos.features[rows].astype(np.float64), gender[prepared.photos.person[rows]] == "male"
+
+
+def faces_between(faces: np.ndarray, male: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Morph-made people ``(count, D)``: blends of two, mostly of one gender, that vary as much as real people do.
+
+    Args:
+        faces: ``(N, D)`` features.
+        male: ``(N,)`` bool.
+        count: how many.
+        seed: of whom and how.
+    """
+    rng = np.random.default_rng(seed)
+    one = rng.integers(len(faces), size=count)
+    other = rng.integers(len(faces), size=count)
+    for row in np.flatnonzero(rng.random(count) > 0.2):
+        same = np.flatnonzero(male == male[one[row]])
+        other[row] = rng.choice(same)
+    t = rng.uniform(0.0, 1.0, (count, 1))
+    blend = (1 - t) * faces[one] + t * faces[other]
+    mean = np.where(male[one][:, None], (1 - t) * faces[male].mean(0), (1 - t) * faces[~male].mean(0))
+    mean = mean + np.where(male[other][:, None], t * faces[male].mean(0), t * faces[~male].mean(0))
+    shrink = np.sqrt((1 - t) ** 2 + t**2)
+    return mean + (blend - mean) * (0.5 + 0.5 / shrink)
+
+
+def by_split(voices: PreparedVoices) -> dict[str, PreparedVoices]:
+    """The voices of the training, validation and test speakers (:func:`.speaker_split`)."""
+    owners = [name.split("/", 1) for name in voices.speaker]
+    split = np.array([speaker_split(corpus, name, clip) for (corpus, name), clip in zip(owners, voices.clip)])
+    return {name: voices.pick(np.flatnonzero(split == name)) for name in ("train", "validation", "test")}

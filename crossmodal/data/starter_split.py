@@ -63,6 +63,20 @@ def split_of(corpus: str, speaker: str, utterance: str) -> Split:
     return "validation" if place < test + validation else "train"
 
 
+def speaker_split(corpus: str, speaker: str, utterance: str) -> Split:
+    """The split where whole persons are held out, of the studio voices as well: for voice → face.
+
+    There are three of these, told apart by person and not by sentence: ``slt`` is held out as a voice heard in no other
+    corpus, the others train.
+
+    Raises:
+        DataError: the corpus is not part of the starter's speech.
+    """
+    if speaker in STUDIO_VOICES:
+        return "test" if speaker == "slt" else "train"
+    return split_of(corpus, speaker, utterance)
+
+
 def clip_key(corpus: str, speaker: str, audio: str | Path, factor: float = 1.0) -> str:
     """Name of a clip beside the training data: ``corpus/speaker/file``, and ``@factor`` for a pseudo-copy."""
     key = f"{corpus}/{speaker}/{Path(audio).stem}"

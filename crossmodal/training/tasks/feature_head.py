@@ -18,9 +18,8 @@ from torch.utils.data import Dataset
 
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.prepared_voices import PreparedVoices
-from crossmodal.data.pseudo_pairs import gender_axis, match, matching_scores, voice_scale
+from crossmodal.data.pseudo_pairs import FACES_BETWEEN, WIDTH, by_split, match, pair
 from crossmodal.data.speech_features import SpeechFeatures
-from crossmodal.data.starter_split import STUDIO_VOICES, split_of
 from crossmodal.errors import DataError
 from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
 from crossmodal.training.task import Task
@@ -39,9 +38,9 @@ class FeatureHeadTaskConfig:
     held_out_faces: tuple[str, ...] = ()
     """People kept out (those the decoder is measured on)."""
     model: FeatureHeadConfig = field(default_factory=FeatureHeadConfig)
-    faces_between: int = 4000
+    faces_between: int = FACES_BETWEEN
     """Faces made by blending the features of two people of one gender, or (one in five) of both."""
-    width: float = 0.12
+    width: float = WIDTH
     """How near on the scale a face must be to fit a voice (the genders' means are 2 apart)."""
     axes: int = 40
     """Principal directions of face features that vary; the others stay at their mean."""
@@ -120,21 +119,14 @@ class FeatureHeadTask(Task):
         self.head = FeatureHead(config.model)
         self.modules["feature-head"] = self.head
         voices = self._voices()
-        split = np.array([_split(name, clip) for name, clip in zip(voices.speaker, voices.clip)])
-        self.voices = {name: voices.pick(np.flatnonzero(split == name)) for name in ("train", "validation", "test")}
+        self.voices = by_split(voices)
         if not len(self.voices["train"]):
             raise DataError("no training speakers", source=config.voices)
-        faces, male = self._faces()
-        self.face_axis = gender_axis(faces, male)
-        self.voice_scale = voice_scale(self.voices["train"])
-        train = self.voices["train"]
-        heard = self.voice_scale.score(train)
-        clean = train.change == "clean"
-        self.knots = matching_scores(heard[clean], train.gender[clean] == "male", self.face_axis.score(faces), male)
-        between = self._between(faces, male)
-        self.faces = torch.from_numpy(np.concatenate([faces, between]).astype(np.float32))
-        self.face_scale = torch.from_numpy(self.face_axis.score(self.faces.numpy()).astype(np.float32))
-        self._start(faces, male)
+        prepared = PreparedFaces.load(config.faces)
+        pairing = pair(self.voices["train"], prepared, config.held_out_faces, config.faces_between, config.seed)
+        self.voice_scale, self.face_axis, self.knots = pairing.voice_scale, pairing.face_axis, pairing.knots
+        self.faces, self.face_scale = torch.from_numpy(pairing.faces), torch.from_numpy(pairing.places)
+        self._start()
 
     def _voices(self) -> PreparedVoices:
         from crossmodal.data.prepared_voices import prepare_voices
@@ -145,32 +137,8 @@ class FeatureHeadTask(Task):
         voices.save(self.config.voices)
         return voices
 
-    def _faces(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the photos of the training people, changed copies included, and who is male."""
-        prepared = PreparedFaces.load(self.config.faces)
-        held = set(prepared.indices(self.config.held_out_faces))
-        rows = np.array([i for i, person in enumerate(prepared.photos.person) if person not in held])
-        gender = np.array([row.get("gender", "") for row in prepared.attributes])
-        return prepared.photos.features[rows].astype(np.float64), gender[prepared.photos.person[rows]] == "male"
-
-    def _between(self, faces: np.ndarray, male: np.ndarray) -> np.ndarray:
-        """Morph-made people: blends of two, mostly of one gender, their variation kept as large as real people's."""
-        rng = np.random.default_rng(self.config.seed)
-        count = self.config.faces_between
-        one = rng.integers(len(faces), size=count)
-        other = rng.integers(len(faces), size=count)
-        for row in np.flatnonzero(rng.random(count) > 0.2):
-            same = np.flatnonzero(male == male[one[row]])
-            other[row] = rng.choice(same)
-        t = rng.uniform(0.0, 1.0, (count, 1))
-        blend = (1 - t) * faces[one] + t * faces[other]
-        mean = np.where(male[one][:, None], (1 - t) * faces[male].mean(0), (1 - t) * faces[~male].mean(0))
-        mean = mean + np.where(male[other][:, None], t * faces[male].mean(0), t * faces[~male].mean(0))
-        shrink = np.sqrt((1 - t) ** 2 + t**2)
-        return mean + (blend - mean) * (0.5 + 0.5 / shrink)
-
     @torch.no_grad()
-    def _start(self, faces: np.ndarray, male: np.ndarray) -> None:
+    def _start(self) -> None:
         """Closed forms: whitening, hearing by ridge regression, the face along the scale, kinds by k-means."""
         from scipy.cluster.vq import kmeans2
 
@@ -246,14 +214,3 @@ class FeatureHeadTask(Task):
         per_axis = -head.log_prob_at(place, batch["feature"]).mean() / config.model.output_size
         total = per_axis + config.cue_weight * cue + config.order_weight * order
         return {"loss": total, "nll": per_axis, "cue": cue, "order": order}
-
-
-def _split(speaker: str, clip: str) -> str:
-    """The starter's split; the studio voices, of whom there are three, are told apart by person, not by sentence.
-
-    ``slt`` is held out as a voice heard in no other corpus; the others train.
-    """
-    corpus, name = speaker.split("/", 1)
-    if name in STUDIO_VOICES:
-        return "test" if name == "slt" else "train"
-    return split_of(corpus, name, clip)
