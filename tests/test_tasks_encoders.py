@@ -171,6 +171,11 @@ def test_targets_from_chips_and_vggface(people: Path, tmp_path: Path, monkeypatc
         ("voice-encoder", {}, "give config.face_weights"),
         ("voice-encoder", {"size": "debug", "ast_weights": "x"}, "voice-encoder-ast only"),
         ("voice-encoder", {"size": "debug", "loss": "cosine"}, "not one of"),
+        (
+            "voice-encoder",
+            {"size": "debug", "model": {"output_space": "vggface-4096"}, "start_at_mean": True},
+            "prepared",
+        ),
     ],
 )
 def test_bad_settings(people: Path, name: str, values: dict[str, Any], message: str) -> None:
