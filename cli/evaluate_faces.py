@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,12 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Only 'photos', 'conditions' (small, dark, turned ... photos; video) or 'voices'.")
         ] = "",
         speakers: Annotated[int, typer.Option(min=0, help="Most speakers of each corpus; 0 for all held out.")] = 0,
+        route: Annotated[
+            Literal["auto", "embedding", "spectrogram"],
+            typer.Option(
+                help="Of the voices: embedding, spectrogram (the published Speech2Face route), or what the bundle has."
+            ),
+        ] = "auto",
         bundle: BundleOption = "starter",
         page: Page = None,
         json: Json = False,
@@ -44,6 +50,12 @@ def register(app: typer.Typer) -> None:
         from crossmodal.evaluation.faces import evaluate
 
         report = evaluate(
-            bundle, data, prepared, only=only, speakers=speakers, progress=lambda text: say(text, quiet=quiet or json)
+            bundle,
+            data,
+            prepared,
+            only=only,
+            speakers=speakers,
+            route=route,
+            progress=lambda text: say(text, quiet=quiet or json),
         )
         deliver(report, json=json, page=page)

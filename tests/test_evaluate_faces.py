@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from crossmodal.audio import load_speech
 from crossmodal.data import generated_people
 from crossmodal.data.pseudo_pairs import Axis
+from crossmodal.errors import BundleError
 from crossmodal.evaluation import faces, voice_faces
 from crossmodal.evaluation.figures import figure
 from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
+from crossmodal.speech2face import Speech2Face
+from tests.debug_bundle import write_debug_bundle
+from tests.generated import sung_voice
 
 
 @pytest.mark.parametrize(
@@ -129,18 +135,85 @@ def test_held_out_voices_and_their_figures(data_root: Path, monkeypatch: pytest.
     torch.manual_seed(0)
     decoder = FaceDecoder(FaceDecoderConfig.debug()).eval()
     monkeypatch.setattr(voice_faces, "describe_drawn", lambda images, _: np.zeros((len(images), 128)))
-    figures = voice_faces.measure_voices(
-        FeatureHead(FeatureHeadConfig.debug()).eval(),
-        decoder,
-        SpeakerEncoder.from_package(),
-        voices,
-        people,
-        faces.gender_probe(people, range(16)),
-        lambda chips: chips,
-    )
+    head, encoder = FeatureHead(FeatureHeadConfig.debug()).eval(), SpeakerEncoder.from_package()
+    probe = faces.gender_probe(people, range(16))
+    face_of = voice_faces.by_embedding(head, encoder)
+    figures = voice_faces.measure_voices(face_of, decoder, voices, probe, lambda chips: chips)
+    figures += voice_faces.measure_hypotheses(head, decoder, encoder, voices, people, probe, lambda chips: chips)
     named = {f.name: f for f in figures}
+    assert named["four hypotheses: gender agrees"].n == min(6, len(voices) // 2) * 2
     assert named["voice: gender of the drawn face agrees"].n == len(voices)
     assert 0 <= named["voice lowered: steps to a more masculine face"].value <= 1
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_debug_bundle(tmp_path / "bundle")
+
+
+def listening(folder: Path) -> Speech2Face:
+    """A journey whose feature head gives different voices different faces, as an untrained one does not."""
+    journey = Speech2Face.from_pretrained(folder, device="cpu")
+    if "feature-head" in journey.bundle:
+        torch.manual_seed(0)
+        torch.nn.init.normal_(journey.module("feature-head").line.weight)
+    return journey
+
+
+def test_a_route_is_measured_as_the_journey_takes_it(bundle: Path) -> None:
+    """What the figures are made of is what ``crossmodal face --route`` draws from."""
+    journey = listening(bundle)
+    head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
+    routes = {
+        "embedding": voice_faces.by_embedding(head, encoder),
+        "spectrogram": voice_faces.by_spectrogram(journey.module("voice-encoder")),
+    }
+    waveforms = [sung_voice(2.0, 120.0), sung_voice(1.5, 210.0, seed=1), sung_voice(7.0, 160.0, seed=2)]
+    speech = [load_speech(waveform, sample_rate=16_000) for waveform in waveforms]
+    for route, face_of in routes.items():
+        ours = face_of(speech)
+        theirs = [journey(waveform, sample_rate=16_000, route=route).feature.numpy() for waveform in waveforms]
+        assert np.allclose(ours, theirs, atol=1e-4), route
+        assert len(np.unique(ours.round(4), axis=0)) == 3
+    assert not np.allclose(routes["embedding"](speech), routes["spectrogram"](speech), atol=1e-2)
+
+
+def test_routes_differ_in_what_they_can_show(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = generated_people.people(16)
+    probe = faces.gender_probe(people, range(16))
+    sung = [sung_voice(2.0, f0, seed=i) for i, f0 in enumerate((210.0, 120.0, 200.0, 110.0))]
+    voices = [voice_faces.HeldOutVoice(f"x/{i}", i % 2 == 1, voice, voice) for i, voice in enumerate(sung)]
+    monkeypatch.setattr(voice_faces, "held_out_voices", lambda data, limit: voices)
+    monkeypatch.setattr(voice_faces, "describe_drawn", lambda images, _: np.zeros((len(images), 128)))
+    monkeypatch.setattr(voice_faces, "SHIFTS", (1.1, 1.0, 0.9))
+
+    def measured(folder: Path, route: Literal["auto", "embedding", "spectrogram"]) -> tuple[dict[str, float], int]:
+        journey = listening(folder)
+        figures, sheet = voice_faces.evaluate_voices(journey, tmp_path, people, probe, lambda c: c, route=route)
+        return {f.name: f.value for f in figures}, sheet.width
+
+    both = {route: measured(bundle, route) for route in ("embedding", "spectrogram")}
+    (embedding, wide), (spectrogram, narrow) = both["embedding"], both["spectrogram"]
+    assert set(embedding) - set(spectrogram) == {name for name in embedding if "hypotheses" in name}
+    assert set(spectrogram) < set(embedding)
+    same = "voice: distance of faces, one speaker, two recordings"
+    assert embedding[same] == spectrogram[same] == 0.0
+    noise = "voice: distance to the face from clean speech, 10 dB noise"
+    assert embedding[noise] != spectrogram[noise]
+    assert wide > 3 * narrow
+    assert measured(bundle, "auto") == both["embedding"]
+    alone = write_debug_bundle(tmp_path / "alone", without=("feature-head",))
+    assert set(measured(alone, "auto")[0]) == set(spectrogram)
+    with pytest.raises(BundleError, match="feature-head"):
+        measured(alone, "embedding")
+
+
+def test_command_refuses_an_unknown_route(tmp_path: Path) -> None:
+    from crossmodal.cli.app import app
+
+    result = CliRunner().invoke(app, ["evaluate", "faces", "--data", str(tmp_path), "--route", "telepathy"])
+    assert result.exit_code == 2
+    assert "telepathy" in result.output
 
 
 def test_command_refuses_an_unknown_part(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,6 @@ from crossmodal.pictures import contact_sheet
 if TYPE_CHECKING:
     from crossmodal.evaluation.voice_faces import HeldOutVoice
     from crossmodal.models.face_decoder import FaceDecoder
-    from crossmodal.models.feature_head import FeatureHead
-    from crossmodal.models.speaker_encoder import SpeakerEncoder
 
 TILE = 160
 
@@ -37,20 +35,25 @@ def photo_sheet(data: Path, result: PhotoResult, *, view: int = 0, most: int = 1
 
 @torch.no_grad()
 def voice_sheet(
-    head: FeatureHead,
+    faces_of: Callable[[np.ndarray, int], np.ndarray],
     decoder: FaceDecoder,
-    encoder: SpeakerEncoder,
     voices: Sequence[HeldOutVoice],
     *,
     each: int = 3,
-    hypotheses: int = 6,
 ) -> Image.Image:
-    """Faces drawn for ``each`` women's and men's voices, a row a voice; the first is the most likely."""
+    """Faces drawn for ``each`` women's and men's voices, a row a voice; the first is the most likely.
+
+    Args:
+        faces_of: waveform ``(T,)`` and seed → features ``(H, D)``, as many for each voice.
+        decoder: face feature → face.
+        voices: see :func:`crossmodal.evaluation.voice_faces.held_out_voices`.
+        each: voices of women, and of men.
+    """
     chosen = [v for male in (False, True) for v in [v for v in voices if v.male == male][:each]]
-    embeddings = encoder.embed_batch([v.one for v in chosen])
-    images, captions = [], []
+    images, captions, columns = [], [], 1
     for i, voice in enumerate(chosen):
-        features = head.sample(embeddings[i : i + 1], hypotheses, generator=torch.Generator().manual_seed(i))[0]
-        images += [Image.fromarray(image) for image in decode(decoder, np.asarray(features))[2]]
-        captions += [f"{voice.speaker} ({'man' if voice.male else 'woman'})", *["or"] * (hypotheses - 1)]
-    return contact_sheet(images, captions, columns=hypotheses, tile=TILE)
+        features = faces_of(voice.one, i)
+        columns = len(features)
+        images += [Image.fromarray(image) for image in decode(decoder, features)[2]]
+        captions += [f"{voice.speaker} ({'man' if voice.male else 'woman'})", *["or"] * (columns - 1)]
+    return contact_sheet(images, captions, columns=columns, tile=TILE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
 from crossmodal.refinement import describer_of, refine
 from crossmodal.skin import likely, srgb_to_lab
+
+if TYPE_CHECKING:
+    from crossmodal.speech2face import Route
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
@@ -310,6 +314,7 @@ def evaluate(
     *,
     only: str = "",
     speakers: int = 0,
+    route: Route = "auto",
     held_out: Sequence[str] = HELD_OUT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -321,6 +326,7 @@ def evaluate(
         prepared: folder of prepared faces, filled if it is empty.
         only: ``photos``, ``conditions`` (changed photos, video frames) or ``voices``; empty for all.
         speakers: most speakers of each corpus; 0 for all.
+        route: of the voices, see :class:`~crossmodal.speech2face.Speech2Face`.
         held_out: people the decoder was not trained on.
         progress: told what is being done.
 
@@ -329,9 +335,9 @@ def evaluate(
     """
     from crossmodal.data.canonical_faces import Frame
     from crossmodal.data.prepared_faces import load_or_prepare
-    from crossmodal.evaluation.face_pictures import photo_sheet, voice_sheet
+    from crossmodal.evaluation.face_pictures import photo_sheet
     from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions, photo_paths, photo_skin
-    from crossmodal.evaluation.voice_faces import GRID, grid_gender, held_out_voices, measure_voices
+    from crossmodal.evaluation.voice_faces import GRID, evaluate_voices
     from crossmodal.speech2face import REFINE, Speech2Face
 
     journey = Speech2Face.from_pretrained(bundle, device="cpu")
@@ -368,9 +374,7 @@ def evaluate(
             report.pictures["frames of videos, and below them the faces drawn"] = pictures
     if only in ("", "voices"):
         progress("drawing faces for voices")
-        head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
-        voices = held_out_voices(data, limit=speakers)
-        report.figures += measure_voices(head, decoder, encoder, voices, people, probe, chips_to_features)
-        report.figures += grid_gender(head, encoder, data, probe)
-        report.pictures["faces drawn for held-out voices, a row a voice"] = voice_sheet(head, decoder, encoder, voices)
+        figures, sheet = evaluate_voices(journey, data, people, probe, chips_to_features, route=route, limit=speakers)
+        report.figures += figures
+        report.pictures["faces drawn for held-out voices, a row a voice"] = sheet
     return report

@@ -1,6 +1,8 @@
-"""Voice → face on speakers the feature head has not heard: gender, steadiness, order along the cue, and spread.
+"""Voice → face on speakers that training has not heard: gender, steadiness, order along the cue, and spread.
 
-Nobody's face is known here, so nothing is said about likeness: only whether the face fits what the voice tells.
+Both routes of :class:`~crossmodal.speech2face.Speech2Face` are measured alike: speaker embedding → feature head, and
+spectrogram → voice encoder, which draws one face for a voice and so has no spread. Nobody's face is known here, so
+nothing is said about likeness: only whether the face fits what the voice tells.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.prepared_voices import change_voice
@@ -22,6 +26,15 @@ from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.models.face_decoder import FaceDecoder
 from crossmodal.models.feature_head import FeatureHead
 from crossmodal.models.speaker_encoder import SpeakerEncoder
+from crossmodal.models.voice_encoder import ASTVoiceEncoder, ConvVoiceEncoder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from crossmodal.speech2face import Route, Speech2Face
+
+FaceOf = Callable[[Sequence[np.ndarray]], np.ndarray]
+"""What a route does: waveforms ``(T,)`` at 16 kHz → face features ``(N, D)``."""
 
 SHIFTS = (1.25, 1.16, 1.08, 1.0, 0.93, 0.86, 0.8)
 """Factors on pitch and formants, from high to low."""
@@ -89,47 +102,109 @@ def held_out_voices(data: Path, *, seconds: float = 6.0, limit: int = 0) -> list
     return voices
 
 
+def by_embedding(head: FeatureHead, encoder: SpeakerEncoder) -> FaceOf:
+    """Speaker embedding → the most typical face of the feature head."""
+
+    @torch.no_grad()
+    def face_of(waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        return head.mode(encoder.embed_batch(list(waveforms))).numpy()
+
+    return face_of
+
+
+def by_spectrogram(encoder: ConvVoiceEncoder | ASTVoiceEncoder) -> FaceOf:
+    """Spectrogram → voice encoder, one waveform after another, each repeated or cut to the encoder's length."""
+
+    def one(waveform: np.ndarray) -> Tensor:
+        return encoder(encoder.features(torch.from_numpy(np.asarray(waveform, dtype=np.float32))[None]))
+
+    @torch.no_grad()
+    def face_of(waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        return torch.cat([one(waveform) for waveform in waveforms]).float().numpy()
+
+    return face_of
+
+
+def evaluate_voices(
+    journey: Speech2Face,
+    data: Path,
+    people: PreparedFaces,
+    probe: Axis,
+    describe: Callable[[np.ndarray], np.ndarray],
+    *,
+    route: Route = "auto",
+    limit: int = 0,
+) -> tuple[list[Figure], Image.Image]:
+    """All figures of one route of a bundle, and a sheet of the faces that some voices get.
+
+    Args:
+        journey: of the bundle.
+        data: the development data.
+        people: real people, for the population the hypotheses are compared with.
+        probe: gender on features of real faces, positive for men.
+        describe: face chips uint8 → features.
+        route: ``auto`` takes what the bundle has, the embedding first, as the journey does.
+        limit: most speakers of each corpus; 0 for all.
+
+    Raises:
+        BundleError: the bundle lacks a network of the route.
+        DataError: there is no held-out speech.
+    """
+    from crossmodal.evaluation.face_pictures import voice_sheet
+
+    decoder = journey.module("face-decoder")
+    if route == "spectrogram" or (route == "auto" and "feature-head" not in journey.bundle):
+        face_of = by_spectrogram(journey.module("voice-encoder"))
+        voices = held_out_voices(data, limit=limit)
+        figures = measure_voices(face_of, decoder, voices, probe, describe) + grid_gender(face_of, data, probe)
+        return figures, voice_sheet(lambda waveform, seed: face_of([waveform]), decoder, voices)
+    head, encoder = journey.module("feature-head"), journey.module("speaker-encoder")
+    face_of = by_embedding(head, encoder)
+    voices = held_out_voices(data, limit=limit)
+    figures = measure_voices(face_of, decoder, voices, probe, describe)
+    figures += measure_hypotheses(head, decoder, encoder, voices, people, probe, describe)
+    figures += grid_gender(face_of, data, probe)
+
+    def six(waveform: np.ndarray, seed: int) -> np.ndarray:
+        return head.sample(encoder.embed(waveform)[None], 6, generator=torch.Generator().manual_seed(seed))[0].numpy()
+
+    return figures, voice_sheet(six, decoder, voices)
+
+
 @torch.no_grad()
 def measure_voices(
-    head: FeatureHead,
+    face_of: FaceOf,
     decoder: FaceDecoder,
-    encoder: SpeakerEncoder,
     voices: Sequence[HeldOutVoice],
-    prepared: PreparedFaces,
     probe: Axis,
     describe: Callable[[np.ndarray], np.ndarray],
     *,
     seed: int = 0,
 ) -> list[Figure]:
-    """All figures of voice → face.
+    """The figures of voice → face that every route has.
 
     Args:
-        head: embedding → face feature.
+        face_of: the route.
         decoder: face feature → face.
-        encoder: speech → embedding.
         voices: see :func:`held_out_voices`.
-        prepared: real people, for the population the hypotheses are compared with.
         probe: gender on features of real faces, positive for men.
         describe: face chips uint8 → features.
-        seed: of noise and hypotheses.
+        seed: of the noise.
     """
     rng = np.random.default_rng(seed)
     male = np.array([v.male for v in voices])
     chance = float(max(male.mean(), 1 - male.mean()))
 
-    def modes(waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        return head.mode(encoder.embed_batch(list(waveforms))).numpy()
-
     def right(features: np.ndarray) -> np.ndarray:
         return ((probe.score(features) > 0) == male).astype(float)
 
-    first, second = modes([v.one for v in voices]), modes([v.other for v in voices])
+    first, second = face_of([v.one for v in voices]), face_of([v.other for v in voices])
     drawn = describe_drawn(decode(decoder, first)[2], describe)
     figures = [
         figure("voice: gender of the drawn face agrees", right(drawn), reference=chance, reference_name="chance")
     ]
     for name, change in (("8 kHz", "phone"), ("10 dB noise", "noise"), ("1.5 s", "short")):
-        changed = modes([change_voice(v.one, change, 1.0, rng) for v in voices])
+        changed = face_of([change_voice(v.one, change, 1.0, rng) for v in voices])
         figures.append(
             figure(f"voice: gender agrees, {name}", right(changed), reference=chance, reference_name="chance")
         )
@@ -143,18 +218,14 @@ def measure_voices(
             reference_name="different speakers",
         )
     )
-    figures += _order(modes, voices, probe)
-    figures += _hypotheses(head, decoder, encoder, voices, prepared, probe, describe, seed)
-    return figures
+    return figures + _order(face_of, voices, probe)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=-1)
 
 
-def _order(
-    modes: Callable[[Sequence[np.ndarray]], np.ndarray], voices: Sequence[HeldOutVoice], probe: Axis
-) -> list[Figure]:
+def _order(face_of: FaceOf, voices: Sequence[HeldOutVoice], probe: Axis) -> list[Figure]:
     """Does the face grow more masculine at each step as one voice's pitch and formants are lowered?"""
     from scipy.stats import spearmanr
 
@@ -163,7 +234,7 @@ def _order(
     chosen = [v for male in (False, True) for v in [v for v in voices if v.male == male][:10]]
     for voice in chosen:
         shifted = [change_voice(voice.one, "shifted", factor, rng) for factor in SHIFTS]
-        scores = probe.score(modes(shifted))
+        scores = probe.score(face_of(shifted))
         steps.append(float((np.diff(scores) > 0).mean()))
         ranks.append(float(spearmanr(scores, -np.array(SHIFTS)).statistic))
     return [
@@ -172,7 +243,8 @@ def _order(
     ]
 
 
-def _hypotheses(
+@torch.no_grad()
+def measure_hypotheses(
     head: FeatureHead,
     decoder: FaceDecoder,
     encoder: SpeakerEncoder,
@@ -180,9 +252,21 @@ def _hypotheses(
     prepared: PreparedFaces,
     probe: Axis,
     describe: Callable[[np.ndarray], np.ndarray],
-    seed: int,
+    *,
+    seed: int = 0,
 ) -> list[Figure]:
-    """Four hypotheses for each of some voices: how different, of the right gender, and from the whole population?"""
+    """Four hypotheses for each of some voices: how different, of the right gender, and from the whole population?
+
+    Args:
+        head: embedding → face features.
+        decoder: face feature → face.
+        encoder: speech → embedding.
+        voices: see :func:`held_out_voices`.
+        prepared: real people, for the population the hypotheses are compared with.
+        probe: gender on features of real faces, positive for men.
+        describe: face chips uint8 → features.
+        seed: of the hypotheses.
+    """
     chosen = [v for male in (False, True) for v in [v for v in voices if v.male == male][:6]]
     embedding = encoder.embed_batch([v.one for v in chosen])
     drawn = []
@@ -215,7 +299,7 @@ def _hypotheses(
     ]  # fmt: skip
 
 
-def grid_gender(head: FeatureHead, encoder: SpeakerEncoder, data: Path, probe: Axis) -> list[Figure]:
+def grid_gender(face_of: FaceOf, data: Path, probe: Axis) -> list[Figure]:
     """The four talking-face clips of GRID, of which two show women; empty where they are not there."""
     from crossmodal import audio
 
@@ -224,7 +308,6 @@ def grid_gender(head: FeatureHead, encoder: SpeakerEncoder, data: Path, probe: A
         return []
     right = []
     for path in paths:
-        with torch.no_grad():
-            feature = head.mode(encoder.embed(audio.load_speech(path))[None]).numpy()
+        feature = face_of([audio.load_speech(path)])
         right.append(float((probe.score(feature)[0] > 0) == GRID[path.stem]))
     return [figure("GRID clips: gender agrees", right, reference=0.5, reference_name="chance")]
