@@ -138,7 +138,7 @@ class Face2Speech(Journey):
         from crossmodal.text import encode, sentences
 
         encoded = [encode(sentence) for sentence in sentences(text)]
-        _warn_of_letters(text)
+        _warn_of_what_is_left_out(text)
 
         def speak(embedding: torch.Tensor, **how: Any) -> tuple[list[np.ndarray], int]:
             acoustic, vocoder = self.module("acoustic"), self.module("vocoder")
@@ -159,7 +159,7 @@ class Face2Speech(Journey):
             from crossmodal.text import sentences
 
             pieces = sentences(text)
-            _warn_of_letters(text)
+            _warn_of_what_is_left_out(text)
         else:
             pieces = [piece for piece in re.split(r"(?<=[.?!。？！।])\s*", text) if re.search(r"\w", piece)]
             if not pieces:
@@ -177,11 +177,14 @@ class Face2Speech(Journey):
         return speak
 
 
-def _warn_of_letters(text: str) -> None:
+def _warn_of_what_is_left_out(text: str) -> None:
     from crossmodal.text import unspeakable
+    from crossmodal.text_normalise import markup
 
-    if left_out := unspeakable(text):
-        warnings.warn(InputWarning(f"text: left out what is not English: {' '.join(left_out[:10])}"), stacklevel=4)
+    left_out = [("what is not English", unspeakable(text)), ("markup", list(dict.fromkeys(markup(text))))]
+    for what, found in left_out:
+        if found:
+            warnings.warn(InputWarning(f"text: left out {what}: {' '.join(found[:10])}"), stacklevel=4)
 
 
 def join(parts: list[np.ndarray], sample_rate: int, *, pause: float) -> np.ndarray:

@@ -237,11 +237,15 @@ def sentences(text: str, max_words: int = MAX_WORDS) -> list[str]:
     """
     clean = normalise(text)
     if not re.search("[a-z]", clean):
-        shown = text.strip()[:40]
-        problem = "holds nothing that can be said" if shown else "is empty"
-        raise TextError(problem, source=f"text {shown!r}" if shown else "text", remedy="give at least one English word")
+        raise _nothing_to_say(text)
     pieces = [piece for piece in re.split(r"(?<=[.?!])\s+", clean) if re.search("[a-z]", piece)]
     return [part for piece in pieces for part in _cut(piece, max_words)]
+
+
+def _nothing_to_say(text: str) -> TextError:
+    shown = text.strip()[:40]
+    problem = "holds nothing that can be said" if shown else "is empty"
+    return TextError(problem, source=f"text {shown!r}" if shown else "text", remedy="give at least one English word")
 
 
 def _cut(sentence: str, max_words: int) -> Iterator[str]:
@@ -291,12 +295,7 @@ def encode(sentence: str) -> TokenSequence:
         elif item.strip("'"):
             items.append((item, ""))
     if not items:
-        shown = sentence.strip()[:40]
-        raise TextError(
-            "holds nothing that can be said" if shown else "is empty",
-            source=f"text {shown!r}" if shown else "text",
-            remedy="give at least one English word",
-        )
+        raise _nothing_to_say(sentence)
     if not items[-1][1]:
         items[-1] = (items[-1][0], ".")
     return from_words([(pronounce(word).split(), mark) for word, mark in items])

@@ -7,6 +7,7 @@ again changes nothing. Ambiguous forms are read the American way (3/5/2024 is Ma
 from __future__ import annotations
 
 import functools
+import html
 import re
 import unicodedata
 from collections.abc import Callable
@@ -46,7 +47,8 @@ _UNITS = {
     "mhz": "megahertz", "ghz": "gigahertz", "kb": "kilobytes", "mb": "megabytes", "gb": "gigabytes",
     "tb": "terabytes", "w": "watts", "kw": "kilowatts", "kwh": "kilowatt hours", "v": "volts", "ms": "milliseconds",
     "s": "seconds", "sec": "seconds", "min": "minutes", "h": "hours", "hr": "hours", "hrs": "hours", "db": "decibels",
-    "°c": "degrees celsius", "°f": "degrees fahrenheit", "°": "degrees", "%": "percent",
+    "km2": "square kilometers", "m2": "square meters", "cm2": "square centimeters", "m3": "cubic meters",
+    "cm3": "cubic centimeters", "°c": "degrees celsius", "°f": "degrees fahrenheit", "°": "degrees", "%": "percent",
 }  # fmt: skip
 _UNIT_NAMES = "|".join(sorted((re.escape(unit) for unit in _UNITS), key=len, reverse=True))
 _AMBIGUOUS_UNITS = {"in", "m", "g", "l", "s", "h", "w", "v"}
@@ -79,6 +81,8 @@ _IN_ADDRESSES = {
     ".": " dot ", "/": " slash ", "@": " at ", "-": " dash ", "_": " underscore ", ":": " colon ", "=": " equals ",
     "?": " question mark ", "&": " and ", "#": " hash ", "%": " percent ", "~": " tilde ", "+": " plus ",
 }  # fmt: skip
+_MARKUP = re.compile(r"""</?([A-Za-z][\w:-]*)(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""")
+_PAUSING_MARKUP = ("break", "br", "p", "s")
 _ROMAN = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12, "XIII": 13,
           "XIV": 14, "XV": 15, "XVI": 16}  # fmt: skip
 
@@ -279,6 +283,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tup
         (r"(?:https?://|ftp://|www\.)\S+|\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\b[a-z][\w-]*\.(?:com|org|net|edu|gov|io|co\.uk)\b\S*",
          _address),
         (r"\s*\n\s*\n\s*", lambda m: ". "),
+        (r"(?<=\d)\s*([½¼¾])", lambda m: f" and {_SYMBOLS[m[1]].replace('one', 'a')} "),
         (r"\b([1-2]\d{3})-(\d{2})-(\d{2})\b", _iso_date),
         (r"\b(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slash_date),
         (rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b",
@@ -290,6 +295,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tup
         (r"([$£€¥])\s?(\d[\d,]*(?:\.\d+)?)(?:\s?(thousand|million|billion|trillion|[kKmM]\b|bn\b))?", _money),
         (r"\b(\d{3})[-. ](\d{3})[-. ](\d{4})\b", lambda m: " , ".join(spell(g) for g in m.groups())),
         (r"\b(\d{3})-(\d{4})\b", lambda m: " , ".join(spell(g) for g in m.groups())),
+        (r"(?<![\d.])\d+(?:\.\d+){2,}(?![\d])", lambda m: f" {' point '.join(map(cardinal, m[0].split('.')))} "),
+        (r"\b([A-Z]{1,3})&([A-Z]{1,3})\b", lambda m: f" {spell(m[1])} and {spell(m[2])}"),
         (r"\b(\d{3})0s\b", lambda m: f" {_decade(m[1] + '0')} "),
         (r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda m: f" {ordinal(m[1])} "),
         (r"\b(\d+(?:\.\d+)?)\s?[-]\s?(\d+(?:\.\d+)?)(?=\s|[.,!?;:)%]|$)", lambda m: f"{m[1]} to {m[2]}"),
@@ -334,8 +341,16 @@ def _abbreviation(match: re.Match[str]) -> str:
     return f" {spoken}{'. ' if ends else ' '}"
 
 
+def markup(text: str) -> list[str]:
+    """The tags of SSML or HTML in ``text``, as they are written; :func:`normalise` leaves them out."""
+    return [match.group(0) for match in _MARKUP.finditer(text)]
+
+
 def normalise(text: str) -> str:
     """What a reader would say: lower-case words and ``, . ? !``; empty if nothing in ``text`` can be said."""
+    if "&" in text or "<" in text:
+        text = _MARKUP.sub(lambda m: " , " if m[1].lower() in _PAUSING_MARKUP else " ", text)
+        text = html.unescape(text)
     text = _fold(text)
     capitals = sum(c.isupper() for c in text)
     shouting = capitals > 0.6 * max(1, sum(c.isalpha() for c in text)) and len(text.split()) > 2
