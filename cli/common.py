@@ -143,18 +143,30 @@ def write_output(path: str, suffix: str, save: Callable[[Path], object]) -> None
         sys.stdout.buffer.flush()
 
 
-def check_output(path: str, suffixes: tuple[str, ...]) -> None:
+def check_output(path: str, suffixes: tuple[str, ...], *, json: bool = False) -> None:
     """Refuse an output that cannot be written before any work is done.
+
+    Args:
+        path: file to write; ``-`` for standard output.
+        suffixes: those that name a known format.
+        json: whether ``--json`` prints to standard output too.
 
     Raises:
         OutputError: the folder does not exist, is not writable, or the suffix names no known format.
+        BadParameter: the file and the JSON would both go to standard output.
     """
     import os
 
     from crossmodal.errors import OutputError
 
     if path == "-":
+        if json:
+            raise typer.BadParameter(
+                "the file and --json cannot both go to standard output", param_hint="--out / --json"
+            )
         return
+    if not path:
+        raise OutputError("no file is named", source="--out", remedy=f"give a file name, e.g. out{suffixes[0]}")
     target = Path(path)
     if target.is_dir():
         raise OutputError("is a folder", source=path, remedy=f"give a file name, e.g. {path}/out{suffixes[0]}")

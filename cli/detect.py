@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def detect(
         files: Annotated[
-            list[str], typer.Argument(help="Sounds, videos or pictures, or - for standard input.", metavar="FILE...")
+            list[str], typer.Argument(help="Sounds, videos or pictures, or - for standard input.", metavar="FILE")
         ],
         watermark: Annotated[
             bool, typer.Option(help="Listen for the inaudible watermark; without it only the metadata is read.")

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def embed(
-        paths: Annotated[list[str], typer.Argument(help="Recordings and photos, in any mixture.", metavar="PATH...")],
+        paths: Annotated[list[str], typer.Argument(help="Recordings and photos, in any mixture.", metavar="PATH")],
         out: Annotated[
             str | None,
             typer.Option("--out", "-o", help="Write 'paths', 'kinds', 'embeddings' (N, 256) and 'space' to this .npz."),

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     def face(
         voices: Annotated[
             list[str],
-            typer.Argument(help="Recordings: any audio or video file, or - for standard input.", metavar="VOICE..."),
+            typer.Argument(help="Recordings: any audio or video file, or - for standard input.", metavar="VOICE"),
         ],
         out: Annotated[
             str,
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         The picture shows what the voice suggests, never who is speaking.
         """
         show_warnings(quiet)
-        check_output(out, PICTURES)
+        check_output(out, PICTURES, json=json)
         with working("loading the models", quiet=quiet):
             from crossmodal.pictures import contact_sheet
             from crossmodal.provenance import save_image

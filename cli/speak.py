@@ -21,25 +21,35 @@ from crossmodal.cli.common import (
     write_output,
 )
 
-SOUNDS = (".wav", ".flac", ".ogg")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def _read_text(text: str) -> str:
-    """``-`` → standard input; the path of an existing text file → its content; anything else is the text itself."""
+    """``-`` → standard input; the path of an existing text file → its content; anything else is the text itself.
+
+    Raises:
+        TextError: what should be read is no UTF-8 text, a folder, or a single name ending in .txt that does not exist.
+    """
     from crossmodal.errors import TextError
 
-    if text == "-":
-        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    name = "standard input" if text == "-" else text
     try:
-        is_file = len(text) < 1024 and "\n" not in text and Path(text).is_file()
-    except (OSError, ValueError):
-        is_file = False
-    if not is_file:
-        return text
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError("is not a readable UTF-8 text file", source=text, remedy="give the text itself") from error
+        if text == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+        path = Path(text)
+        if len(text) < 1024 and "\n" not in text:
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+            if path.is_dir() and "/" in text:
+                raise TextError("is a folder", source=name, remedy="name a text file, or give the text itself")
+            if path.suffix.lower() == ".txt" and len(text.split()) == 1:
+                raise TextError("does not exist", source=name, remedy="check the path, or give the text itself")
+    except UnicodeDecodeError as error:
+        raise TextError("is not UTF-8 text", source=name, remedy="save it as UTF-8, or give the text itself") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise TextError("cannot be read", source=name, remedy="give the text itself") from error
+    return text
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +63,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         voice: Annotated[str | None, typer.Option(help="Recording to take the voice from, instead of a face.")] = None,
         out: Annotated[
-            str, typer.Option("--out", "-o", help="Sound to write (.wav, .flac, .ogg; - for standard output).")
+            str, typer.Option("--out", "-o", help="Sound to write (.wav, .flac, .ogg, .mp3; - for standard output).")
         ] = "speech.wav",
         speed: Annotated[float, typer.Option(min=0.5, max=2.0, help="Speaking rate: 0.5 slow, 2 fast.")] = 1.0,
         pitch: Annotated[float, typer.Option(min=-12, max=12, help="Semitones up or down.")] = 0.0,
@@ -84,8 +94,12 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(
                 f"text and {'face' if face else 'voice'} cannot both come from standard input", param_hint="TEXT"
             )
+        if voice is not None and (face_index is not None or no_detect):
+            raise typer.BadParameter(
+                "they choose a face; with --voice there is none", param_hint="--face-index / --no-detect"
+            )
         show_warnings(quiet)
-        check_output(out, SOUNDS)
+        check_output(out, SOUNDS, json=json)
         content = _read_text(text)
         if not any(letter.isalnum() for letter in content):  # an empty text fails before the models load
             from crossmodal.text import sentences

@@ -221,7 +221,7 @@ class Bundle:
             raise BundleError(
                 f"bundle '{self.info.name}' has no {role} ({ROLES.get(role, 'unknown role')})",
                 source=self.folder,
-                remedy="use a bundle that has one, e.g. the starter",
+                remedy="use a bundle that has one (crossmodal models compose puts one together)",
             )
         entry = self.info.modules[role]
         try:

@@ -67,11 +67,13 @@ def _read(source: str | Path) -> bytes:
         return sys.stdin.buffer.read()
     path = Path(source).expanduser()
     try:
+        if not str(source):
+            raise FileNotFoundError
         if path.is_dir():
             raise UnreadableImageError("is a folder", source=source, remedy="name one picture")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise UnreadableImageError("does not exist", source=source, remedy="check the path") from error
+        raise UnreadableImageError("does not exist", source=source or "''", remedy="check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise UnreadableImageError(f"cannot be read ({reason})", source=source) from error

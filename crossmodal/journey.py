@@ -31,18 +31,22 @@ def resolve_device(device: str = "auto") -> torch.device:
     """``auto`` → CUDA when there is one, else CPU.
 
     Raises:
-        DependencyError: CUDA was asked for and there is none.
+        DependencyError: no such kind of device is known, there is no CUDA, or no CUDA device of that number.
     """
     import torch
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise DependencyError(f"unknown device '{device}'", remedy="use auto, cpu, cuda or cuda:N") from error
+    kind, colon, number = str(device).partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
+        raise DependencyError(f"unknown device '{device}'", remedy="use auto, cpu, cuda or cuda:N")
+    chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DependencyError("no CUDA device is available", source=device, remedy="use --device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        raise DependencyError(
+            f"there are {count} CUDA devices", source=device, remedy=f"use cuda:0 to cuda:{count - 1}"
+        )
     return chosen
 
 

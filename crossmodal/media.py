@@ -192,7 +192,7 @@ def open_source(source: Any) -> tuple[BinaryIO, str]:
     try:
         return open(source, "rb"), str(source)
     except FileNotFoundError as error:
-        raise UnreadableAudioError("does not exist", source=source, remedy="check the path") from error
+        raise UnreadableAudioError("does not exist", source=source or "''", remedy="check the path") from error
     except IsADirectoryError as error:
         raise UnreadableAudioError("is a folder", source=source, remedy="give one file") from error
     except (OSError, ValueError) as error:

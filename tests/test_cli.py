@@ -102,8 +102,8 @@ def test_standard_output_is_the_file(run):
 
 
 def test_standard_input_is_named_in_errors(run):
-    for arguments in (("face", "-"), ("reface", "-")):
-        result = run(*arguments, stdin=b"neither a sound nor a picture")
+    for arguments in (("face", "-"), ("reface", "-"), ("speak", "-", "--face", "face.png")):
+        result = run(*arguments, stdin=b"neither a sound nor a picture \xff")
         assert result.exit_code == 1
         assert "error: standard input: " in result.stderr
 
@@ -132,10 +132,17 @@ def test_embed_and_match(run):
         (("reface", "face.png", "-o", "nowhere/x.png"), "nowhere"),
         (("reface", "face.png", "-o", "x.bmp"), "unknown format '.bmp'"),
         (("reface", "face.png", "-o", "."), "is a folder"),
+        (("face", "voice.wav", "-o", ""), "--out: no file is named"),
+        (("face", ""), "error: '': does not exist"),
+        (("reface", ""), "error: '': does not exist"),
+        (("speak", "letter.txt", "--face", "face.png"), "letter.txt: does not exist"),
+        (("speak", "latin.txt", "--face", "face.png"), "latin.txt: is not UTF-8 text"),
+        (("speak", "./", "--face", "face.png"), "./: is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(run, arguments, message):
     Path("text.wav").write_text("this is a text")
+    Path("latin.txt").write_bytes(b"caf\xe9")
     Image.new("RGB", (200, 120), (10, 120, 10)).save("lawn.png")
     result = run(*arguments)
     assert result.exit_code == 1, result.output
@@ -156,10 +163,19 @@ def test_bad_input_is_one_line_and_exit_code_1(run, arguments, message):
         ("nonsense",),
         ("speak", "-", "--face", "-"),
         ("match", "-", "-"),
+        ("face", "voice.wav", "-o", "-", "--json"),
+        ("speak", "Hi.", "--voice", "voice.wav", "--face-index", "0"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(run, arguments):
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "cuda:first", "cpu:", ""])
+def test_a_device_that_is_none_is_named(run, device):
+    result = run("face", "voice.wav", "--device", device, bundle=False)
+    assert result.exit_code == 1
+    assert f"error: unknown device '{device}': use auto, cpu, cuda or cuda:N" in result.stderr
 
 
 def test_models(run, folder):
