@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -12,7 +13,7 @@ from crossmodal.errors import CrossmodalError
 
 
 class _App(LazyGroup):
-    """Turns the library's errors into one line and exit code 1."""
+    """Turns the library's errors, and what the system says of a file, into one line and exit code 1."""
 
     files: ClassVar = {
         "face": "face",
@@ -35,6 +36,11 @@ class _App(LazyGroup):
             return super().invoke(ctx)
         except CrossmodalError as error:
             typer.echo(f"error: {error}", err=True)
+        except OSError as error:  # no such file, read-only, disk full
+            if error.filename is None and error.errno != errno.ENOSPC:
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            typer.echo(f"error: {where}{error.strerror}", err=True)
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None

@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,11 @@ Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or 
 BundleOption = Annotated[
     str, typer.Option("--bundle", help="Models to use: 'starter', a bundle folder, or a Hugging Face Hub id user/repo.")
 ]
+FaceIndex = Annotated[
+    int | None,
+    typer.Option("--face-index", min=0, help="Which face of a group picture, counted from the largest (0)."),
+]
+NoDetect = Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable JSON object.")]
 Page = Annotated[
     Path | None,
@@ -141,6 +146,28 @@ def write_output(path: str, suffix: str, save: Callable[[Path], object]) -> None
         save(file)
         sys.stdout.buffer.write(file.read_bytes())
         sys.stdout.buffer.flush()
+
+
+def check_inputs(paths: Sequence[str]) -> None:
+    """Refuse ``-`` for more than one input: standard input can be read once.
+
+    Raises:
+        BadParameter: it is.
+    """
+    if paths.count("-") > 1:
+        raise typer.BadParameter("only one input can come from standard input (-)")
+
+
+def check_text(text: str) -> None:
+    """Refuse a text without a letter or digit before the models load.
+
+    Raises:
+        TextError: it has none.
+    """
+    if not any(letter.isalnum() for letter in text):
+        from crossmodal.text import sentences
+
+        sentences(text)
 
 
 def check_output(path: str, suffixes: tuple[str, ...], *, json: bool = False) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.cli.common import Json, Quiet, print_json, say, show_warnings, working
+from crossmodal.cli.common import Json, Quiet, check_inputs, print_json, say, show_warnings, working
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         from crossmodal.provenance import WATERMARK_THRESHOLD, Marks, read_marks
 
         show_warnings(quiet)
+        check_inputs(files)
         results: list[dict[str, object]] = []
         for file in files:
             try:

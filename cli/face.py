@@ -12,6 +12,7 @@ from crossmodal.cli.common import (
     Device,
     Json,
     Quiet,
+    check_inputs,
     check_output,
     print_json,
     say,
@@ -58,6 +59,7 @@ def register(app: typer.Typer) -> None:
         The picture shows what the voice suggests, never who is speaking.
         """
         show_warnings(quiet)
+        check_inputs(voices)
         check_output(out, PICTURES, json=json)
         with working("loading the models", quiet=quiet):
             from crossmodal.pictures import contact_sheet

@@ -51,7 +51,11 @@ def register(app: typer.Typer) -> None:
 
         bundle = Bundle.open(source)
         if card:
-            typer.echo(bundle.file("README.md").read_text(encoding="utf-8"))
+            text = bundle.file("README.md").read_text(encoding="utf-8")
+            if json:
+                print_json({"folder": bundle.folder, "card": text})
+            else:
+                typer.echo(text)
         elif json:
             print_json({"folder": bundle.folder, **to_dict(bundle.info)})
         else:

@@ -58,7 +58,7 @@ def prepare(
     from crossmodal.errors import ConfigError
 
     if data_set == "list":
-        _list_sets()
+        _list_sets(json_output)
         return
     if root is None:
         raise ConfigError("needs the folder of the data", source=data_set, remedy="crossmodal prepare SET ROOT -o OUT")
@@ -138,14 +138,19 @@ def _halved(manifest: Any, only: str) -> Any:
     return Manifest(rows, root=manifest.root, metadata=manifest.metadata)
 
 
-def _list_sets() -> None:
+def _list_sets(json_output: bool) -> None:
     import importlib
 
     from crossmodal.data import features, sets
 
-    for name in sets.NAMES:
-        module = importlib.import_module(f"crossmodal.data.sets.{name}")
-        typer.echo(f"{name:13} {(module.__doc__ or '').strip().splitlines()[0]}")
+    modules = {name: importlib.import_module(f"crossmodal.data.sets.{name}") for name in sets.NAMES}
+    about = {name: (module.__doc__ or "").strip().splitlines()[0] for name, module in modules.items()}
+    if json_output:
+        table = {entry.name: {"from": entry.needs, "shape": entry.shape} for entry in features.TABLE.values()}
+        print_json({"sets": about, "features": table})
+        return
+    for name, line in about.items():
+        typer.echo(f"{name:13} {line}")
     typer.echo("\nFeatures:")
     for entry in features.TABLE.values():
         typer.echo(f"{entry.name:18} from {entry.needs}: {entry.shape}")

@@ -11,9 +11,12 @@ import typer
 from crossmodal.cli.common import (
     BundleOption,
     Device,
+    FaceIndex,
     Json,
+    NoDetect,
     Quiet,
     check_output,
+    check_text,
     print_json,
     say,
     show_warnings,
@@ -68,10 +71,8 @@ def register(app: typer.Typer) -> None:
         speed: Annotated[float, typer.Option(min=0.5, max=2.0, help="Speaking rate: 0.5 slow, 2 fast.")] = 1.0,
         pitch: Annotated[float, typer.Option(min=-12, max=12, help="Semitones up or down.")] = 0.0,
         seed: Annotated[int, typer.Option(help="Of the noise in hissing sounds.")] = 0,
-        face_index: Annotated[
-            int | None, typer.Option(min=0, help="Which face of a group picture, counted from the largest (0).")
-        ] = None,
-        no_detect: Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")] = False,
+        face_index: FaceIndex = None,
+        no_detect: NoDetect = False,
         watermark: Annotated[
             bool, typer.Option("--watermark/--no-watermark", help="Inaudible mark that the speech is generated.")
         ] = True,
@@ -101,10 +102,7 @@ def register(app: typer.Typer) -> None:
         show_warnings(quiet)
         check_output(out, SOUNDS, json=json)
         content = _read_text(text)
-        if not any(letter.isalnum() for letter in content):  # an empty text fails before the models load
-            from crossmodal.text import sentences
-
-            sentences(content)
+        check_text(content)
         with working("loading the models", quiet=quiet):
             from crossmodal.face2speech import Face2Speech, as_dict
 

@@ -7,15 +7,34 @@ import html
 import io
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmodal.cli.common import BundleOption, Device, Json, Quiet, print_json, say, show_warnings, working
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Quiet,
+    check_folder,
+    check_text,
+    print_json,
+    say,
+    show_warnings,
+    working,
+)
+from crossmodal.files import atomic_path, atomic_write
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+    from crossmodal.bundle import Bundle
+    from crossmodal.face2speech import Speech
+    from crossmodal.journey import Match
+    from crossmodal.speech2face import Face
 
 TEXT = "Good morning. This voice was made to suit the face you see; nobody has ever spoken with it."
 
@@ -48,27 +67,47 @@ def register(app: typer.Typer) -> None:
         quiet: Quiet = False,
     ) -> None:
         """Run both journeys and write pictures, sounds and one self-contained page, tour.html."""
-        from crossmodal.errors import OutputError
-
         show_warnings(quiet)
         folder = Path(out)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot be made ({error.strerror})", source=folder) from error
-        page = _make(folder, voice, photo, text, bundle, device, quiet)
+        check_folder(folder)
+        check_text(text)
+        opened, made = _run(folder, voice, photo, text, bundle, device, quiet)
+        page = folder / "tour.html"
+        atomic_write(page, _page(folder, opened, made, text, own=bool(voice or photo)).encode())
         if json:
             print_json({"page": page.resolve(), "files": sorted(p.name for p in folder.iterdir())})
         else:
             say(f"the tour is in {folder.resolve()}: open {page.resolve()}", quiet=quiet)
 
 
-def _make(folder: Path, voice: str | None, photo: str | None, text: str, source: str, device: str, quiet: bool) -> Path:
+@dataclass
+class _Made:
+    """What went into both journeys and what came out."""
+
+    waveform: np.ndarray
+    """``(T,)`` at 16 kHz: the voice."""
+    photo: Image.Image
+    face: Face
+    sheet: Image.Image
+    """Four faces for the voice."""
+    canonical: Face
+    spoken: Speech
+    """The text in a voice for the photo."""
+    echoed: Speech
+    """The text in the voice."""
+    match: Match
+    seconds: dict[str, float]
+    """How long each step took."""
+
+
+def _run(
+    folder: Path, voice: str | None, photo: str | None, text: str, source: str, device: str, quiet: bool
+) -> tuple[Bundle, _Made]:
+    """Walk both journeys and save what they make in ``folder``."""
     with working("loading the models", quiet=quiet):
         from crossmodal import audio, faces
         from crossmodal.bundle import Bundle
         from crossmodal.face2speech import Face2Speech
-        from crossmodal.files import atomic_write
         from crossmodal.pictures import contact_sheet
         from crossmodal.provenance import save_image
         from crossmodal.speech2face import Speech2Face
@@ -80,11 +119,14 @@ def _make(folder: Path, voice: str | None, photo: str | None, text: str, source:
     photo_path = Path(photo) if photo else opened.file("examples/face.png")
     waveform = audio.load(voice_path)
     picture = faces.load_image(photo_path)
+    folder.mkdir(parents=True, exist_ok=True)
     if voice is None:
-        shutil.copyfile(voice_path, folder / "input-voice.wav")
+        with atomic_path(folder / "input-voice.wav") as path:
+            shutil.copyfile(voice_path, path)
     else:
         audio.save_wav(folder / "input-voice.wav", waveform, 16_000)
-    picture.save(folder / "input-face.png")
+    with atomic_path(folder / "input-face.png") as path:
+        picture.save(path)
 
     seconds: dict[str, float] = {}
 
@@ -108,60 +150,66 @@ def _make(folder: Path, voice: str | None, photo: str | None, text: str, source:
     echoed = timed("voice + text → speech", lambda: f2s.speak(text, voice=voice_path))
     echoed.save(folder / "speech-from-voice.wav")
     match = timed("voice and face compared", lambda: s2f.match(voice_path, photo_path))
+    return opened, _Made(waveform, picture, face, sheet, canonical, spoken, echoed, match, seconds)
+
+
+def _page(folder: Path, opened: Bundle, made: _Made, text: str, *, own: bool) -> str:
+    """The HTML page, with every picture and sound of ``folder`` in it."""
 
     def sound(name: str, samples: Any) -> str:
         view = _sound_picture(samples)
         encoded = base64.b64encode((folder / name).read_bytes()).decode()
         return f"<div>{_image(view)}<br><audio controls src='data:audio/wav;base64,{encoded}'></audio></div>"
 
-    voice_html, photo_html = sound("input-voice.wav", waveform), _image(picture, 220)
+    voice_html, photo_html = sound("input-voice.wav", made.waveform), _image(made.photo, 220)
+    words = f"<br>“{html.escape(text)}”</div>"
     sections = [
         (
             "Speech → face",
             "crossmodal face voice.wav -o face.png",
             voice_html,
-            _image(face.image, 220),
+            _image(made.face.image, 220),
             "The face that this voice makes most likely.",
         ),
         (
             "One voice, several faces",
             "crossmodal face voice.wav -n 4 -o faces.png",
             voice_html,
-            _image(sheet),
+            _image(made.sheet),
             "Many faces fit one voice; these four are all plausible.",
         ),
         (
             "Photo → canonical face",
             "crossmodal reface photo.jpg -o canonical.png",
             photo_html,
-            _image(canonical.image, 220),
+            _image(made.canonical.image, 220),
             "What the face decoder knows of a face: frontal, neutral, evenly lit.",
         ),
         (
             "Face + text → speech",
             'crossmodal speak "Good morning…" --face photo.jpg -o speech.wav',
-            f"<div>{photo_html}<br>“{html.escape(text)}”</div>",
-            sound("speech-from-face.wav", spoken.waveform),
+            f"<div>{photo_html}{words}",
+            sound("speech-from-face.wav", made.spoken.waveform),
             "A voice that suits the face. Not the voice of the person in the photo.",
         ),
         (
             "Voice + text → speech",
             'crossmodal speak "Good morning…" --voice voice.wav -o speech.wav',
-            f"<div>{voice_html}<br>“{html.escape(text)}”</div>",
-            sound("speech-from-voice.wav", echoed.waveform),
+            f"<div>{voice_html}{words}",
+            sound("speech-from-voice.wav", made.echoed.waveform),
             "The same text in the voice of the recording.",
         ),
     ]
     body = "".join(
         f"<section><h2>{title}</h2><p><code>{html.escape(command)}</code></p>"
-        f"<div class='step'>{given}<span class='arrow'>→</span>{made}</div><p class='note'>{note}</p></section>"
-        for title, command, given, made, note in sections
+        f"<div class='step'>{given}<span class='arrow'>→</span>{result}</div><p class='note'>{note}</p></section>"
+        for title, command, given, result, note in sections
     )
     compared = "<section><h2>Voice and face compared</h2><p><code>crossmodal match voice.wav photo.jpg</code></p>"
-    compared += f"<p>{html.escape(match.reading)}.</p></section>"
-    timing = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    examples = "The example voice and face were generated by this project." if voice is None and photo is None else ""
-    content = (
+    compared += f"<p>{html.escape(made.match.reading)}.</p></section>"
+    timing = ", ".join(f"{name} {value:.1f} s" for name, value in made.seconds.items())
+    examples = "" if own else "The example voice and face were generated by this project."
+    return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>crossmodal tour</title>"
         f"<style>{_STYLE}</style></head><body><h1>crossmodal: faces from voices, voices for faces</h1>"
         f"<p>Bundle: <b>{html.escape(opened.info.name)} {html.escape(opened.info.version)}</b>. {examples} "
@@ -169,9 +217,6 @@ def _make(folder: Path, voice: str | None, photo: str | None, text: str, source:
         f"{body}{compared}<p class='note'>First use in this process, loading of the networks included: {timing}.</p>"
         "</body></html>"
     )
-    page = folder / "tour.html"
-    atomic_write(page, content.encode())
-    return page
 
 
 def _image(picture: Image.Image, width: int | None = None) -> str:

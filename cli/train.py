@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmodal.cli.common import print_json, say
+from crossmodal.cli.common import Json, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -44,16 +44,19 @@ def register(app: typer.Typer) -> None:
         ] = False,
         batch_sizes: Annotated[str, typer.Option(help="Of --benchmark, separated by commas [default: its own].")] = "",
         list_recipes: Annotated[bool, typer.Option("--list", help="List the packaged recipes and exit.")] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print one machine-readable JSON object.")] = False,
+        json: Json = False,
     ) -> None:
         """Train a network from a recipe: data to bundle, on one CPU or many GPUs. A stopped run goes on by itself."""
         from crossmodal.config import merge
         from crossmodal.training import recipe as recipes
 
         if list_recipes:
-            for name in recipes.packaged_recipes():
-                about = recipes.read_recipe(recipes.find_recipe(name)).get("about", "")
-                typer.echo(f"{name:28} {about}")
+            names = recipes.packaged_recipes()
+            about = {name: recipes.read_recipe(recipes.find_recipe(name)).get("about", "") for name in names}
+            if json:
+                print_json({"recipes": about})
+            else:
+                typer.echo("\n".join(f"{name:28} {line}" for name, line in about.items()))
             return
         if not recipe:
             raise typer.BadParameter("give a recipe (crossmodal train --list shows them)")

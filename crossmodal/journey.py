@@ -184,6 +184,12 @@ class Journey:
     def read_face(self, photo: Any, space: str, *, index: int | None = None, no_detect: bool = False) -> FaceChip:
         """Photo → the chip aligned as the network of the feature space ``space`` wants it.
 
+        Args:
+            photo: anything :func:`crossmodal.faces.load_image` reads, or ``-``.
+            space: feature space.
+            index: which face of a group picture, counted from the largest (0).
+            no_detect: take the whole picture for the face.
+
         Raises:
             NoFaceError: no face was found. ImageError: the picture cannot be read.
         """
@@ -217,15 +223,23 @@ class Journey:
         with torch.inference_mode():
             return encoder(inputs.to(self.device))[0].float().cpu().clone()
 
-    def embed(self, source: Any, *, kind: Kind | None = None, index: int | None = None) -> tuple[Kind, torch.Tensor]:
-        """Embed a voice or a face, told apart by content unless ``kind`` says so → (kind, ``(256,)``)."""
+    def embed(
+        self, source: Any, *, kind: Kind | None = None, index: int | None = None, no_detect: bool = False
+    ) -> tuple[Kind, torch.Tensor]:
+        """Embed a voice or a face, told apart by content unless ``kind`` says so → (kind, ``(256,)``).
+
+        Of a photo, ``index`` and ``no_detect`` choose the face as in :meth:`read_face`.
+        """
         source = read_stdin(source)
         kind = kind or sniff(source)
-        return kind, self.voice_embedding(source) if kind == "voice" else self.face_embedding(source, index=index)
+        if kind == "voice":
+            return kind, self.voice_embedding(source)
+        return kind, self.face_embedding(source, index=index, no_detect=no_detect)
 
-    def match(self, one: Any, other: Any) -> Match:
-        """Compare any two of voice and face, and say what the cosine means."""
-        (kind_one, a), (kind_other, b) = self.embed(one), self.embed(other)
+    def match(self, one: Any, other: Any, *, index: int | None = None, no_detect: bool = False) -> Match:
+        """Compare any two of voice and face, and say what the cosine means; ``index``, ``no_detect`` as in embed."""
+        kind_one, a = self.embed(one, index=index, no_detect=no_detect)
+        kind_other, b = self.embed(other, index=index, no_detect=no_detect)
         cosine = float(a @ b / (a.norm() * b.norm()).clamp_min(1e-12))
         kinds: tuple[Kind, Kind] = (kind_one, kind_other)
         known = self.bundle.calibration().get("-".join(sorted(kinds)))

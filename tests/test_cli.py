@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -163,6 +165,8 @@ def test_bad_input_is_one_line_and_exit_code_1(run, arguments, message):
         ("nonsense",),
         ("speak", "-", "--face", "-"),
         ("match", "-", "-"),
+        ("embed", "-", "face.png", "-"),
+        ("face", "-", "-"),
         ("face", "voice.wav", "-o", "-", "--json"),
         ("speak", "Hi.", "--voice", "voice.wav", "--face-index", "0"),
     ],
@@ -176,6 +180,56 @@ def test_a_device_that_is_none_is_named(run, device):
     result = run("face", "voice.wav", "--device", device, bundle=False)
     assert result.exit_code == 1
     assert f"error: unknown device '{device}': use auto, cpu, cuda or cuda:N" in result.stderr
+
+
+def test_embeddings_to_standard_output(run):
+    result = run("embed", "voice.wav", "-o", "-", "--quiet")
+    assert result.exit_code == 0
+    assert np.load(io.BytesIO(result.stdout_bytes))["embeddings"].shape == (1, 256)
+    assert not Path("-").exists()
+
+
+def test_the_options_that_messages_name_are_there(run):
+    Image.new("RGB", (200, 120), (10, 120, 10)).save("lawn.png")
+    for command in (("embed", "lawn.png"), ("match", "lawn.png", "voice.wav"), ("reface", "lawn.png")):
+        assert "pass --no-detect" in run(*command).stderr
+        assert run(*command, "--no-detect").exit_code == 0, command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (("train", "--list"), "recipes"),
+        (("prepare", "list"), "sets"),
+        (("models", "info", "--card"), "card"),
+        (("models", "list"), "bundles"),
+        (("doctor",), "checks"),
+    ],
+)
+def test_lists_are_machine_readable(run, arguments, key):
+    result = run(*arguments, "--json", bundle=False)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)[key]) >= 1
+
+
+def test_what_the_system_refuses_is_one_line(run, monkeypatch):
+    result = run("tour", "-o", "/proc/tour", "--voice", "voice.wav", "--photo", "face.png")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: /proc")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    result = run("tour", "-o", "new", "--voice", "voice.wav", "--photo", "face.png")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "error: No space left on device")
+
+
+def test_a_tour_without_a_text_makes_nothing(run):
+    result = run("tour", "-o", "t", "--voice", "voice.wav", "--photo", "face.png", "--text", "")
+    assert (result.exit_code, result.stderr) == (1, "error: text: is empty: give at least one English word\n")
+    assert not Path("t").exists()
+    assert "face.png: is a file" in run("tour", "-o", "face.png").stderr
 
 
 def test_models(run, folder):
