@@ -15,6 +15,7 @@ from crossmodal.config import load_yaml, save_yaml
 from crossmodal.errors import ConfigError, CrossmodalError, DataError
 from crossmodal.evaluation.faces import HELD_OUT
 from crossmodal.face2speech import Face2Speech
+from crossmodal.recipes.starter import build
 from crossmodal.speech2face import Speech2Face
 from crossmodal.training.checkpoints import find
 from crossmodal.training.logging import read_log
@@ -92,6 +93,20 @@ def test_debug_recipe_trains_and_its_result_loads(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(("name", "key"), [("face_decoder", "held_out"), ("feature_head", "held_out_faces")])
 def test_the_starter_holds_out_whom_the_evaluation_measures(name: str, key: str) -> None:
     assert set(load_yaml(SHELF / "starter" / f"{name}.yaml")["config"][key]) == set(HELD_OUT)
+
+
+@pytest.mark.parametrize("spectrogram", [False, True])
+def test_the_starter_is_trained_on_what_was_prepared(spectrogram: bool) -> None:
+    """Recipes that read a folder of pairs get the one that a step before wrote; the voice encoder, when asked for."""
+    written, trained = set(), []
+    for step in build.steps(Path("DIR"), Path("WORK"), spectrogram=spectrogram):
+        if step.name.startswith("train "):
+            trained.append(step.name.removeprefix("train "))
+            prepared = step.command[step.command.index("--data") + 1]
+            folder = load_yaml(SHELF / "starter" / f"{trained[-1]}.yaml")["config"].get("data", "")
+            assert Path(prepared) in written if folder.startswith("runs/") else prepared == "DIR", step.name
+        written.add(step.done.parent)
+    assert ("voice_encoder" in trained) == spectrogram
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -4,6 +4,7 @@
 
     python -m crossmodal.recipes.starter.build --data DIR            # everything that is not done yet
     python -m crossmodal.recipes.starter.build --data DIR --list     # only say what would be done
+    python -m crossmodal.recipes.starter.build --data DIR --with-spectrogram   # the published voice encoder as well
 
 A step that has left its result is not done again; one that was interrupted goes on. To redo a step, remove its result.
 """
@@ -28,16 +29,22 @@ class Step:
     done: Path
 
 
-def steps(data: Path, runs: Path) -> Iterator[Step]:
-    """All steps in order; the recipes' own settings expect ``runs`` to be ``runs/starter``."""
+def steps(data: Path, runs: Path, *, spectrogram: bool = False) -> Iterator[Step]:
+    """All steps in order; the recipes' own settings expect ``runs`` to be ``runs/starter``.
+
+    Args:
+        data: folder of the openly licensed data.
+        runs: working folder.
+        spectrogram: also train the voice encoder, which is no part of the bundle.
+    """
     faces, speech = runs / "faces", runs / "speech"
 
     def module(name: str, done: Path, *arguments: object) -> Step:
         return Step(name.rsplit(".", 1)[-1], ("-m", name, *map(str, arguments)), done)
 
-    def train(recipe: str, out: Path) -> Step:
+    def train(recipe: str, out: Path, prepared: Path = data) -> Step:
         code = "from crossmodal.cli import main; main()"
-        command = ("-c", code, "train", f"starter/{recipe}", "--data", str(data), "--out", str(out))
+        command = ("-c", code, "train", f"starter/{recipe}", "--data", str(prepared), "--out", str(out))
         return Step(f"train {recipe}", command, out / "export" / "bundle.yaml")
 
     yield module("crossmodal.data.prepared_faces", faces / "prepared" / "photos.npz", data, faces / "prepared")
@@ -59,7 +66,12 @@ def steps(data: Path, runs: Path) -> Iterator[Step]:
     pairs = runs / "face_encoder" / "pairs"
     sources = ("--features", speech / "features", "--pseudo", speech / "pseudo")
     yield module("crossmodal.data.pseudo_voices", pairs / ".done", faces / "prepared", pairs, *sources)
-    yield train("face_encoder", runs / "face_encoder")
+    yield train("face_encoder", runs / "face_encoder", pairs)
+    if spectrogram:
+        pairs = runs / "voice_encoder" / "pairs"
+        voices = ("--features", speech / "features", "--voices", faces / "voices.npz")
+        yield module("crossmodal.data.pseudo_faces", pairs / ".done", faces / "prepared", pairs, *voices)
+        yield train("voice_encoder", runs / "voice_encoder", pairs)
 
 
 def main() -> None:
@@ -69,9 +81,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/starter"), help="working folder")
     parser.add_argument("--out", type=Path, default=Path("runs/starter/bundle"), help="where the bundle goes")
     parser.add_argument("--card", type=Path, help="model card (Markdown) to put into the bundle")
+    parser.add_argument("--with-spectrogram", action="store_true", help="also train the voice encoder (not shipped)")
     parser.add_argument("--list", action="store_true", help="only print the steps")
     arguments = parser.parse_args()
-    todo = [step for step in steps(arguments.data, arguments.runs) if not step.done.exists()]
+    every = steps(arguments.data, arguments.runs, spectrogram=arguments.with_spectrogram)
+    todo = [step for step in every if not step.done.exists()]
     for step in todo:
         print(f"== {step.name}: {' '.join(step.command[1:])}", flush=True)
         if not arguments.list:
