@@ -8,6 +8,7 @@ tensors on any device, are differentiable, and keep their windows and filterbank
 from __future__ import annotations
 
 import functools
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from crossmodal import media
 from crossmodal.config import AudioConfig
 from crossmodal.errors import AudioError, InputWarning, NoSpeechError, OutputError
-from crossmodal.files import atomic_path
+from crossmodal.files import atomic_write
 
 CONFIG = AudioConfig()
 PITCH_FLOOR, PITCH_CEILING = 71.0, 600.0
@@ -401,11 +402,12 @@ def save_wav(path: str | Path, waveform: np.ndarray | torch.Tensor, sample_rate:
     samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else waveform)
     if samples.ndim != 1 or not np.isfinite(samples).all():
         raise AudioError(f"expected finite samples (T,), got shape {samples.shape}", source="waveform")
-    with atomic_path(path) as temporary:
-        try:
-            soundfile.write(temporary, to_int16(samples), sample_rate, format="WAV", subtype="PCM_16")
-        except soundfile.LibsndfileError as error:
-            raise OutputError(f"cannot be written ({error.error_string})", source=path) from error
+    content = io.BytesIO()  # libsndfile says no more than "System error" of a full disk
+    try:
+        soundfile.write(content, to_int16(samples), sample_rate, format="WAV", subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise OutputError(f"cannot be written ({error.error_string})", source=path) from error
+    atomic_write(path, content.getvalue())
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ import importlib.resources
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -261,26 +261,30 @@ class Bundle:
         if target.exists():
             raise OutputError("exists already", source=target, remedy="name a new folder")
         self.verify()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
+        with _writing(target), _scratch_beside(target) as scratch:
             for name in ["bundle.yaml", *self.info.files]:
-                copy = Path(scratch) / "b" / name
+                copy = scratch / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.folder / name, copy)
-            (Path(scratch) / "b").rename(target)
+            scratch.rename(target)
         return target
 
 
 class BundleWriter:
-    """Collect modules and files, then :meth:`close` to put the finished bundle in place of whatever was in ``folder``.
+    """Collect modules and files, then :meth:`close` to put the finished bundle in ``folder``, in place of an older one.
 
     Nothing appears in ``folder`` before :meth:`close`; an error on the way leaves the old content untouched.
+
+    Raises:
+        OutputError: ``folder`` is a file, holds anything but a bundle, or cannot be written.
     """
 
     def __init__(self, folder: str | Path, *, name: str, version: str = "0.1.0", licence: str = "") -> None:
         self.folder = Path(folder)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=".bundle-", dir=self.folder.parent))
+        _check_replaceable(self.folder)
+        with _writing(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._scratch = Path(tempfile.mkdtemp(prefix=".bundle-", dir=self.folder.parent))
         self._name, self._version, self._licence = name, version, licence
         self._modules: dict[str, ModuleEntry] = {}
 
@@ -313,9 +317,10 @@ class BundleWriter:
                 for name, value in module.state_dict().items()
             }
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        # One entry of metadata: of several, the order in the file is left to chance, and the checksum with it.
-        save_file(tensors, self._scratch / f"{role}.safetensors", metadata={"kind": kind})
-        save_yaml(to_dict(module.config), self._scratch / f"{role}.yaml")
+        with _writing(self.folder):
+            # One entry of metadata: of several, the order in the file is left to chance, and the checksum with it.
+            save_file(tensors, self._scratch / f"{role}.safetensors", metadata={"kind": kind})
+            save_yaml(to_dict(module.config), self._scratch / f"{role}.yaml")
         self._modules[role] = ModuleEntry(
             kind=kind,
             config=f"{role}.yaml",
@@ -351,14 +356,22 @@ class BundleWriter:
             self.protocol(record)
 
     def add_file(self, source: str | Path, name: str) -> None:
-        """Copy a further file (an example, a picture of the card) into the bundle."""
+        """Copy a further file (an example, a picture of the card) into the bundle.
+
+        Raises:
+            BundleError: there is no such file. OutputError: it cannot be written.
+        """
+        if not Path(source).is_file():
+            raise BundleError("does not exist", source=source, remedy="check the path")
         target = self._scratch / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        with _writing(self.folder):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
 
     def card(self, markdown: str) -> None:
         """The model card: data, licences, measured figures, limits."""
-        (self._scratch / "README.md").write_text(markdown, encoding="utf-8")
+        with _writing(self.folder):
+            (self._scratch / "README.md").write_text(markdown, encoding="utf-8")
 
     def calibration(self, values: Mapping[str, Any]) -> None:
         """What cosines mean (see :mod:`crossmodal.evaluation.calibration`)."""
@@ -376,8 +389,20 @@ class BundleWriter:
         save_yaml({**joined, "trained_on": sorted({who for r in both for who in r["trained_on"]})}, place)
 
     def close(self) -> Path:
-        """Check the spaces, write ``bundle.yaml`` and move the bundle into place."""
+        """Check the spaces, write ``bundle.yaml`` and move the bundle into place.
+
+        Raises:
+            SpaceMismatchError: two modules that meet name different spaces.
+            OutputError: the folder cannot be written.
+        """
         try:
+            self._close()
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        return self.folder
+
+    def _close(self) -> None:
+        with _writing(self.folder):
             check_spaces(self._modules, source=self.folder)
             files = sorted(p for p in self._scratch.rglob("*") if p.is_file())
             save_yaml(
@@ -407,11 +432,47 @@ class BundleWriter:
             self._scratch.rename(self.folder)
             if old is not None:
                 shutil.rmtree(old.parent)
-        except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror or error})", source=self.folder) from error
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-        return self.folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    """A bundle may take the place of an empty folder or of an older bundle, of nothing else.
+
+    Raises:
+        OutputError: ``folder`` is a file, or holds a file that is no part of a bundle.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is a file", source=folder, remedy="name a new folder")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if "bundle.yaml" in files:
+        listed = load_yaml(folder / "bundle.yaml").get("files")
+        files -= {"bundle.yaml", *(listed if isinstance(listed, Mapping) else ())}
+    if files:
+        problem = f"holds {min(files)}, which would be lost" if len(files) == 1 else f"holds {len(files)} other files"
+        raise OutputError(problem, source=folder, remedy="name a new folder")
+
+
+@contextmanager
+def _scratch_beside(target: Path) -> Iterator[Path]:
+    """A folder on the same disk as ``target`` that goes with what is in it, unless it is moved."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
+        yield Path(scratch) / "b"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Name ``folder`` in the error when something of it cannot be written, not the temporary file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", source=folder) from error
+    except OutputError as error:
+        raise OutputError(error.problem, source=folder) from error
+    except SafetensorError as error:
+        reason = re.sub(r" \(os error \d+\)$", "", str(error).rpartition("I/O error: ")[2])
+        raise OutputError(f"cannot be written ({reason})", source=folder) from error
 
 
 def starter_folder() -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 
 from crossmodal import __version__, media
 from crossmodal.errors import AudioError, OutputError
-from crossmodal.files import atomic_path
+from crossmodal.files import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -127,15 +127,16 @@ def save_speech(
 
         samples = mark_audio(samples, sample_rate)
     kind, subtype = SPEECH_FORMATS[path.suffix.lower()]
-    with atomic_path(path) as temporary:
-        try:
-            with soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=kind) as file:
-                file.software = _SOFTWARE
-                file.comment = _describe("speech", details)
-                file.write(samples.clip(-1.0, 1.0))
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            problem = getattr(error, "error_string", error)
-            raise OutputError(f"cannot be written at {sample_rate} Hz ({problem})", source=path) from error
+    content = io.BytesIO()  # libsndfile says no more than "System error" of a full disk
+    try:
+        with soundfile.SoundFile(content, "w", sample_rate, 1, subtype, format=kind) as file:
+            file.software = _SOFTWARE
+            file.comment = _describe("speech", details)
+            file.write(samples.clip(-1.0, 1.0))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        problem = getattr(error, "error_string", error)
+        raise OutputError(f"cannot be written at {sample_rate} Hz ({problem})", source=path) from error
+    atomic_write(path, content.getvalue())
 
 
 def save_image(path: str | Path, image: Image.Image, details: Mapping[str, Any] | None = None) -> None:

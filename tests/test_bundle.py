@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from crossmodal.bundle import Bundle, BundleWriter, list_bundles
 from crossmodal.config import load_yaml, save_yaml
@@ -178,6 +179,42 @@ def test_a_failed_write_keeps_the_old_bundle(bundle):
         writer.add("nose", "face-encoder-head", build("face-encoder-head", size="debug"))
     assert (bundle / "bundle.yaml").read_bytes() == before
     assert [p.name for p in bundle.parent.iterdir()] == ["b"]
+
+
+def test_only_a_bundle_is_replaced(bundle, tmp_path):
+    """A folder or file of the user's own is never the price of a new bundle."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("years of work")
+    (tmp_path / "voice.wav").write_text("a recording")
+    (bundle / "notes.txt").write_text("what I changed")
+    for folder, message in (("own", r"own: holds thesis\.txt"), ("voice.wav", "is a file"), ("b", r"holds notes\.txt")):
+        with pytest.raises(OutputError, match=message):
+            BundleWriter(tmp_path / folder, name="new")
+    assert (tmp_path / "own" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "voice.wav").read_text() == "a recording"
+    (bundle / "notes.txt").unlink()
+    (tmp_path / "empty").mkdir()
+    for folder in ("b", "empty"):
+        with BundleWriter(tmp_path / folder, name="new") as writer:
+            writer.card("# new")
+        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == ["README.md", "bundle.yaml"]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_full_disk_is_told_of_the_bundle(bundle, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with (
+        pytest.raises(OutputError, match=r"/new: cannot be written \(No space left on device\)$"),
+        BundleWriter(tmp_path / "new", name="new") as writer,
+    ):
+        writer.add("face-encoder", "face-encoder-head", build("face-encoder-head", size="debug"))
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OutputError, match=r"/copy: cannot be written \(No space left on device\)$"):
+        Bundle.open(bundle).export(tmp_path / "copy")
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 def test_export_copies_and_refuses_to_overwrite(bundle, tmp_path):

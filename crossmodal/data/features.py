@@ -25,7 +25,7 @@ import numpy as np
 from crossmodal.config import AudioConfig
 from crossmodal.data.manifest import Row
 from crossmodal.errors import ConfigError, DataError
-from crossmodal.files import atomic_path
+from crossmodal.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -299,7 +299,7 @@ class FeatureWriter:
         """
         if not self.pending:
             return
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         values = [value for _, value in self.pending.values()]
         if self.feature.ragged:
@@ -315,8 +315,8 @@ class FeatureWriter:
             "keys": json.dumps([key for key, _ in self.pending.values()]),
         }
         self.number += 1
-        with atomic_path(self.folder / f"{self.writer}-{self.number:06d}.safetensors") as temporary:
-            save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, header)
+        content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, header)
+        atomic_write(self.folder / f"{self.writer}-{self.number:06d}.safetensors", content)
         self.pending, self.bytes = {}, 0
 
 
