@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +296,14 @@ def test_a_misspelt_command_is_told_its_neighbour(run):
     assert result.exit_code == 2
     assert "verification" in result.stderr
     assert "'speak'" in run("speek", bundle=False).stderr
+
+
+def test_a_terminal_without_unicode_shows_what_it_can(folder):
+    command = [sys.executable, "-c", "from crossmodal.cli import main; main()", "models", "info", folder / "bundle"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "speaker embedding ? face feature" in done.stdout
 
 
 def test_start_imports_nothing_heavy():
