@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from crossmodal.cli.common import BundleOption, Device, Json, Page, check_page, deliver, say, show_warnings
+from crossmodal.cli.common import (
+    BundleOption,
+    Device,
+    Json,
+    Page,
+    check_folder,
+    check_page,
+    deliver,
+    say,
+    show_warnings,
+)
+from crossmodal.cli.held_out import Out
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +44,7 @@ def register(app: typer.Typer) -> None:
         utmos: Annotated[
             Path | None, typer.Option(help="UTMOS as an ONNX file: waveform (1, T) at 16 kHz to score.")
         ] = None,
-        out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and figures.")] = None,
+        out: Out = None,
         bundle: BundleOption = "starter",
         device: Device = "auto",
         page: Page = None,
@@ -46,10 +57,10 @@ def register(app: typer.Typer) -> None:
         """
         show_warnings(quiet=True)
         check_page(page)
+        check_folder(out)
         from crossmodal.data.speech_features import SpeechFeatures, prepare_features, starter_rows
         from crossmodal.evaluation.speech import SpeechEvaluation, SpeechOptions
         from crossmodal.face2speech import Face2Speech
-        from crossmodal.files import atomic_write
 
         if (features / "index.jsonl").is_file():
             recordings = SpeechFeatures(features)
@@ -59,10 +70,4 @@ def register(app: typer.Typer) -> None:
         options = SpeechOptions(sentences=sentences, unseen=unseen, texts=texts, whisper=whisper, utmos=utmos)
         journey = Face2Speech.from_pretrained(bundle, device=device)
         evaluation = SpeechEvaluation(journey, recordings, data, options, say=lambda line: say(line, quiet=json))
-        report = evaluation.run()
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            for n, picture in enumerate(report.pictures.values(), 1):
-                picture.save(out / f"sentence-{n}.png")
-            atomic_write(out / "figures.txt", ("\n".join(report.lines()) + "\n").encode())
-        deliver(report, json=json, page=page, failures=evaluation.failures)
+        deliver(evaluation.run(), json=json, page=page, out=out, failures=evaluation.failures)

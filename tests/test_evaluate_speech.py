@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from crossmodal.cli.app import app
 from crossmodal.evaluation import speech_measures as ev
+from crossmodal.evaluation.figures import Figure
+from crossmodal.evaluation.report import Report
 from crossmodal.evaluation.speech_texts import varied_texts
 
 
@@ -63,3 +70,33 @@ def test_f0_of_a_recording_ignores_hum() -> None:
     voice = sum(np.sin(2 * np.pi * 200 * k * time) / k for k in range(1, 12)) * (time < 1.2) * 0.1
     hum = 0.003 * np.sin(2 * np.pi * 130 * time) + 1e-4 * rng.standard_normal(len(time))
     assert ev.median_f0((voice + hum).astype(np.float32)) == pytest.approx(200, rel=0.02)
+
+
+def test_the_command_delivers_as_all_evaluations_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder holds figures.json and the pictures; one that cannot be is refused before anything is measured."""
+    figure = Figure("word error rate", 0.25, 0.2, 0.3, 4)
+
+    class Measured:
+        failures = ("zzyzx",)
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def run(self) -> Report:
+            return Report("Voices", figures=[figure], pictures={"mel": Image.new("RGB", (4, 4))})
+
+    monkeypatch.setattr("crossmodal.evaluation.speech.SpeechEvaluation", Measured)
+    monkeypatch.setattr("crossmodal.data.speech_features.SpeechFeatures", lambda folder: folder)
+    (tmp_path / "index.jsonl").write_text("")
+    given = ["evaluate", "speech", "--data", str(tmp_path), "--features", str(tmp_path), "--json", "--out"]
+    done = CliRunner().invoke(app, [*given, str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed.pop("failures") == ["zzyzx"]
+    assert json.loads((tmp_path / "out" / "figures.json").read_text()) == printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["figures.json", "mel.png"]
+    refused = CliRunner().invoke(app, [*given, str(tmp_path / "index.jsonl")])
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"error: {tmp_path / 'index.jsonl'}: is a file: name another folder\n",
+    )
