@@ -46,7 +46,10 @@ def register(app: typer.Typer) -> None:
         list_recipes: Annotated[bool, typer.Option("--list", help="List the packaged recipes and exit.")] = False,
         json: Json = False,
     ) -> None:
-        """Train a network from a recipe: data to bundle, on one CPU or many GPUs. A stopped run goes on by itself."""
+        """Train a network from a recipe: data to bundle, on one CPU or many GPUs. A stopped run goes on by itself.
+
+        Ctrl-C or SIGTERM ends it after the current step, with a checkpoint and the bundle so far; exit code 130.
+        """
         from crossmodal.config import merge
         from crossmodal.training import recipe as recipes
 
@@ -90,6 +93,8 @@ def register(app: typer.Typer) -> None:
             return
         if json:
             print_json({**vars(result), "export": exported})
-            return
-        best = "" if result.best_loss == float("inf") else f", best validation loss {result.best_loss:.6g}"
-        typer.echo(f"stopped at step {result.step} ({result.reason}){best}; bundle part: {exported}")
+        else:
+            best = "" if result.best_loss == float("inf") else f", best validation loss {result.best_loss:.6g}"
+            typer.echo(f"stopped at step {result.step} ({result.reason}){best}; bundle part: {exported}")
+        if result.reason == "interrupted":
+            raise typer.Exit(130)

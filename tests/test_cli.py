@@ -213,6 +213,18 @@ def test_lists_are_machine_readable(run, arguments, key):
     assert len(json.loads(result.stdout)[key]) >= 1
 
 
+def test_an_interrupted_training_says_so_in_its_exit_code(run, monkeypatch):
+    from crossmodal.training import recipe
+    from crossmodal.training.core import Result
+
+    for reason, code in (("interrupted", 130), ("steps", 0)):
+        ended = Result(step=3, reason=reason, best_loss=1.0, seconds=1.0, checkpoint=Path("c"))
+        monkeypatch.setattr(recipe, "train", lambda *_, ended=ended, **__: (ended, Path("export")))
+        result = run("train", "feature_head/debug", "--json", bundle=False)
+        assert result.exit_code == code, result.output
+        assert json.loads(result.stdout)["reason"] == reason
+
+
 def test_what_the_system_refuses_is_one_line(run, monkeypatch):
     result = run("tour", "-o", "/proc/tour", "--voice", "voice.wav", "--photo", "face.png")
     assert result.exit_code == 1

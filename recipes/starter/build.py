@@ -6,12 +6,14 @@
     python -m crossmodal.recipes.starter.build --data DIR --list     # only say what would be done
     python -m crossmodal.recipes.starter.build --data DIR --with-spectrogram   # the published voice encoder as well
 
-A step that has left its result is not done again; one that was interrupted goes on. To redo a step, remove its result.
+A step that has left its result is not done again; one that was interrupted goes on. To redo a step, remove what shows
+that it is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ class Step:
     command: tuple[str, ...]
     """Arguments of the Python interpreter."""
     done: Path
+    """``….done`` is left by :func:`run` when the command has ended well, any other file by the command itself."""
 
 
 def steps(data: Path, runs: Path, *, spectrogram: bool = False) -> Iterator[Step]:
@@ -45,7 +48,7 @@ def steps(data: Path, runs: Path, *, spectrogram: bool = False) -> Iterator[Step
     def train(recipe: str, out: Path, prepared: Path = data) -> Step:
         code = "from crossmodal.cli import main; main()"
         command = ("-c", code, "train", f"starter/{recipe}", "--data", str(prepared), "--out", str(out))
-        return Step(f"train {recipe}", command, out / "export" / "bundle.yaml")
+        return Step(f"train {recipe}", command, out / ".done")  # its export is there after an interruption too
 
     yield module("crossmodal.data.prepared_faces", faces / "prepared" / "photos.npz", data, faces / "prepared")
     yield module("crossmodal.data.speech_features", speech / "features" / ".done", data, speech / "features")
@@ -74,6 +77,26 @@ def steps(data: Path, runs: Path, *, spectrogram: bool = False) -> Iterator[Step
         yield train("voice_encoder", runs / "voice_encoder", pairs)
 
 
+def run(step: Step) -> None:
+    """Run a step's command. Ctrl-C reaches the command, which ends in good order; the steps end with it.
+
+    Raises:
+        SystemExit: it failed or was interrupted, or did not leave what it should.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run([sys.executable, *step.command]).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code:
+        sys.exit(f"error: {step.name} ended with exit code {code}: the same command goes on from here")
+    if step.done.name.endswith(".done"):
+        step.done.parent.mkdir(parents=True, exist_ok=True)
+        step.done.touch()
+    elif not step.done.is_file():
+        sys.exit(f"error: {step.name} ended well but did not leave {step.done}")
+
+
 def main() -> None:
     """Read the command line and run what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -89,9 +112,7 @@ def main() -> None:
     for step in todo:
         print(f"== {step.name}: {' '.join(step.command[1:])}", flush=True)
         if not arguments.list:
-            subprocess.run([sys.executable, *step.command], check=True)
-            step.done.parent.mkdir(parents=True, exist_ok=True)
-            step.done.touch()
+            run(step)
     if arguments.list:
         return
     from crossmodal.recipes.starter.assemble import assemble
