@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -28,6 +29,8 @@ _REQUIRED: dict[str, tuple[str, str]] = {
     "safetensors": ("safetensors", "weights"),
     "huggingface_hub": ("huggingface_hub", "bundles from the hub"),
 }
+# Those of compiled code that may be there and yet not fit the others: they are loaded, not only looked for.
+_COMPILED = ("torch", "torchaudio", "torchvision", "soundfile", "av", "PIL", "pyworld")
 _OPTIONAL: dict[str, tuple[str, str, str]] = {
     "pillow-heif": ("pillow_heif", "HEIC photos", "heic"),
     "lightning": ("lightning", "training", "train"),
@@ -50,6 +53,15 @@ def _version(distribution: str, module: str) -> str | None:
         return "unknown version"
 
 
+def _fault(module: str) -> str:
+    """Why a package that is there cannot be loaded; empty if it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a library that does not fit raises almost anything
+        return " ".join(str(error).split())[:160] or type(error).__name__
+    return ""
+
+
 def _report() -> tuple[list[dict[str, Any]], bool]:
     import platform
 
@@ -62,11 +74,14 @@ def _report() -> tuple[list[dict[str, Any]], bool]:
     row("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name, (module, purpose) in _REQUIRED.items():
         version = _version(name, module)
-        row(name, "ok" if version else "missing", version or f"{purpose}: pip install {name}")
+        if version and module in _COMPILED and (fault := _fault(module)):
+            row(name, "broken", f"{version} cannot be loaded ({fault}): pip install --force-reinstall {name}")
+        else:
+            row(name, "ok" if version else "missing", version or f"{purpose}: pip install {name}")
     for name, (module, purpose, extra) in _OPTIONAL.items():
         version = _version(name, module)
         row(name, "ok" if version else "optional", version or f"{purpose}: pip install 'crossmodal[{extra}]'")
-    if importlib.util.find_spec("torch") is not None:
+    if all(r["state"] == "ok" for r in rows if r["check"] == "torch"):
         import torch
 
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -213,6 +213,26 @@ def test_lists_are_machine_readable(run, arguments, key):
     assert len(json.loads(result.stdout)[key]) >= 1
 
 
+def test_doctor_notices_what_is_missing_and_what_does_not_load(run, monkeypatch):
+    from crossmodal.cli import doctor
+
+    found, load = importlib.util.find_spec, importlib.import_module
+
+    def broken(name: str, *rest: object) -> object:
+        if name == "torchaudio":
+            raise OSError("undefined symbol: torch_exception_get_what")
+        return load(name, *rest)
+
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name, *a: None if name == "av" else found(name, *a))
+    monkeypatch.setattr(importlib, "import_module", broken)
+    result = run("doctor", bundle=False)
+    assert result.exit_code == 1
+    assert "MISSING   av " in result.stdout
+    line = next(line for line in result.stdout.splitlines() if " torchaudio " in line)
+    assert line.startswith("BROKEN")
+    assert "undefined symbol: torch_exception_get_what): pip install --force-reinstall torchaudio" in line
+
+
 def test_an_interrupted_training_says_so_in_its_exit_code(run, monkeypatch):
     from crossmodal.training import recipe
     from crossmodal.training.core import Result
