@@ -43,6 +43,13 @@ def register(app: typer.Typer) -> None:
                 "face feature suggests, which is further off but the same in any light."
             ),
         ] = "photo",
+        looks: Annotated[
+            Literal["photo", "feature"],
+            typer.Option(
+                help="Beard, brows, folds and hair: as the photo shows them (what no face explains, such as glasses, "
+                "is left out), or what the face feature suggests, which hardly holds them."
+            ),
+        ] = "photo",
         refine: Annotated[
             int,
             typer.Option(
@@ -59,15 +66,17 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Draw the frontal, neutral face that a photo's face feature describes.
 
-        It shows what the face decoder knows of a face: a relative of the person, not a copy of the photo.
+        It shows what the face decoder knows of a face: a relative of the person, not a copy of the photo. Skin colour,
+        beard, brows and hair, which a face feature hardly holds, come from the photo itself; --skin feature --looks
+        feature draws what the feature alone gives.
         """
         show_warnings(quiet)
-        check_output(out, PICTURES)
+        check_output(out, PICTURES, json=json)
         with working("drawing", quiet=quiet):
             from crossmodal.speech2face import Speech2Face
 
             journey = Speech2Face.from_pretrained(bundle, device=device)
-            face = journey.reface(photo, index=face_index, no_detect=no_detect, skin=skin, refine=refine)
+            face = journey.reface(photo, index=face_index, no_detect=no_detect, skin=skin, looks=looks, refine=refine)
             write_output(out, ".png", face.save)
         if json:
             print_json({"output": out, "feature": face.feature, "landmarks": face.landmarks, **face.details})

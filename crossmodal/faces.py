@@ -66,6 +66,8 @@ BLUR_SHARPNESS = 0.025
 # each mapped by its eye corners and nose base onto dlib's own 5-point template with 25 % padding.
 DLIB_POINTS = np.array([[46.26, 46.48], [102.35, 46.34], [74.16, 75.33], [51.98, 106.80], [96.74, 106.75]])
 DLIB_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.5])  # eyes move least with expression and pose
+# Where pupils lie in chips on average: the template stands for the detector's idea of an eye's place.
+DLIB_PUPILS = np.array([[46.42, 45.38], [101.46, 45.38]])
 _DLIB_SIZE = CHIP_SIZES["dlib-128"]
 
 # MTCNN's points relative to its box, and the box's height over its width: means over the same photos.
@@ -115,8 +117,13 @@ class FaceChip:
     """``(S, S, 3)`` uint8 RGB."""
     face: DetectedFace
     """Where it was in the picture."""
-    size: tuple[int, int]
-    """Width and height of the picture."""
+    picture: Image.Image
+    """What it was cut from, RGB and upright."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return self.picture.size
 
 
 def _mtcnn(image: Image.Image, min_face: int) -> list[DetectedFace]:
@@ -329,6 +336,29 @@ def _warp(image: Image.Image, matrix: np.ndarray, shift: np.ndarray, size: int) 
     return np.array(warped)
 
 
+def portrait(image: Image.Image, face: DetectedFace, pupils: np.ndarray, size: int) -> np.ndarray:
+    """Head and hair, upright, with the pupils where they are asked for: the photo in a face decoder's frame.
+
+    Args:
+        image: RGB picture.
+        face: in it.
+        pupils: ``(2, 2)`` places of the left and right pupil in the portrait, in pixels.
+        size: height and width of the portrait in pixels.
+
+    Returns:
+        ``(size, size, 4)`` uint8 RGBA; alpha is 0 outside the picture, else 255.
+    """
+    matrix, shift = similarity_fit(face.points, DLIB_POINTS, DLIB_WEIGHTS)  # picture → chip
+    # chip → portrait; a pixel's centre lies at half in a picture, at whole numbers in a frame
+    turn, offset = similarity_fit(DLIB_PUPILS, pupils + 0.5, np.ones(2))
+    matrix, shift = turn @ matrix, turn @ shift + offset
+    colours = _warp(image, matrix, shift, size)
+    places = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1) + 0.5 - shift
+    x, y = np.moveaxis(places @ np.linalg.inv(matrix).T, -1, 0)
+    inside = (x > 0) & (y > 0) & (x < image.width) & (y < image.height)
+    return np.dstack([colours, np.where(inside, 255, 0).astype(np.uint8)])
+
+
 def _facenet_crop(image: Image.Image, box: np.ndarray) -> np.ndarray:
     size = CHIP_SIZES["facenet-512"]
     margin = _FACENET_MARGIN / (size - _FACENET_MARGIN) * (box[2:] - box[:2]) / 2
@@ -371,4 +401,4 @@ def read_face(source: Any, space: str, *, index: int | None = None, no_detect: b
     image = load_image(source)
     name = source if isinstance(source, str) or hasattr(source, "__fspath__") else getattr(source, "name", "")
     face = whole_image_face(image) if no_detect else find_face(image, index=index, source=name)
-    return FaceChip(align(image, face, space), face, image.size)
+    return FaceChip(align(image, face, space), face, image)

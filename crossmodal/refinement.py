@@ -33,6 +33,7 @@ def refine(
     describer: Describer,
     feature: Tensor,
     skin: Tensor | None = None,
+    portrait: Tensor | None = None,
     *,
     steps: int,
     rate: float = RATE,
@@ -44,21 +45,25 @@ def refine(
         decoder: with a linear texture basis; a ``conv`` decoder has no components to change and is only decoded.
         describer: see :func:`describer_of`.
         feature: ``(B, D)`` of the photos.
-        skin: as in :meth:`~crossmodal.models.face_decoder.FaceDecoder.forward`.
+        skin, portrait: as in :meth:`~crossmodal.models.face_decoder.FaceDecoder.forward`.
         steps: of gradient descent, about .1 s each on one core; 0 decodes only.
         rate: of each step.
         prior: weight of the squared change.
     """
     with torch.no_grad():
         if steps < 1 or decoder.config.texture != "basis":
-            return decoder(feature, skin)
-        start = decoder.code(feature, skin)
+            return decoder(feature, skin, portrait)
+        start = decoder.code(feature, skin, portrait)
         tone = decoder.tone_of_face  # (F, 3): the directions in which the skin's colour changes
         gram = tone.T @ tone + 1e-6 * torch.eye(3, device=tone.device)
         toneless = torch.eye(len(tone), device=tone.device) - tone @ torch.linalg.solve(gram, tone.T)  # (F, F)
+        ways = toneless.expand(len(feature), -1, -1)  # (B, F, F)
+        if portrait is not None and decoder.appearance is not None:
+            ways = _open(decoder.appearance.posterior(start.face, portrait)[1]) @ ways
 
     def face(change: Tensor) -> DecodedFace:
-        return decoder.render(FaceCode(start.shape, start.face + change @ toneless, start.hair))
+        moved = torch.einsum("bf,bfg->bg", change, ways)
+        return decoder.render(FaceCode(start.shape, start.face + moved, start.hair))
 
     with torch.enable_grad():
         change = torch.zeros_like(start.face, requires_grad=True)
@@ -71,3 +76,11 @@ def refine(
             optimiser.step()
     with torch.no_grad():
         return face(change)
+
+
+def _open(covariance: Tensor) -> Tensor:
+    """Root ``(B, F, F)`` of a covariance, scaled to unit variance on average: what the photo itself has settled moves
+    less than what it leaves open."""
+    share = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-9)
+    values, vectors = torch.linalg.eigh(covariance / share)
+    return vectors @ torch.diag_embed(values.clamp_min(0).sqrt()) @ vectors.mT

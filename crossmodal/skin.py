@@ -8,6 +8,8 @@ possible is taken as it is; one that would be strange for this face is put down 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 PLACES = ((-0.55, 0.62, 0.2), (0.55, 0.62, 0.2), (0.0, -0.62, 0.18))
@@ -58,10 +60,21 @@ def mask(eyes: np.ndarray, size: int) -> np.ndarray:
     Returns:
         ``(size, size)`` bool.
     """
+    return places_mask(PLACES, eyes, size)
+
+
+def places_mask(places: Sequence[tuple[float, float, float]], eyes: np.ndarray, size: int) -> np.ndarray:
+    """Discs on an upright face ``(size, size)`` bool.
+
+    Args:
+        places: right and down from between the pupils, and radius, in distances between the eyes.
+        eyes: ``(2, 2)`` left and right pupil, x and y in pixels.
+        size: height and width of the picture.
+    """
     (x, y), distance = eyes.mean(axis=0), float(np.linalg.norm(eyes[1] - eyes[0]))
     rows, columns = np.mgrid[0:size, 0:size]
     found = np.zeros(rows.shape, dtype=bool)
-    for right, down, radius in PLACES:
+    for right, down, radius in places:
         found |= (columns - x - right * distance) ** 2 + (rows - y - down * distance) ** 2 < (radius * distance) ** 2
     return found
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from crossmodal.faces import FaceChip
     from crossmodal.models.face_decoder import DecodedFace
 
 Route = Literal["auto", "embedding", "spectrogram"]
-Skin = Literal["photo", "feature"]
+Source = Literal["photo", "feature"]
 REFINE = 5
 """Default steps of :meth:`Speech2Face.reface`'s refinement (cross-validated over people)."""
 
@@ -116,7 +117,8 @@ class Speech2Face(Journey):
         *,
         index: int | None = None,
         no_detect: bool = False,
-        skin: Skin = "photo",
+        skin: Source = "photo",
+        looks: Source = "photo",
         refine: int = REFINE,
     ) -> Face:
         """Photo → face feature → canonical face: what the decoder makes of a known face.
@@ -127,6 +129,8 @@ class Speech2Face(Journey):
             no_detect: take the whole picture for the face.
             skin: where the colour of the skin comes from. ``photo``: measured in it, as far as the light can be told
                 from the skin (:mod:`crossmodal.skin`); ``feature``: the face feature alone, which hardly holds it.
+            looks: where beard, brows, folds and hair come from. ``photo``: what it shows, as far as a face explains it
+                (:mod:`crossmodal.models.appearance`); ``feature``: the face feature alone.
             refine: steps that bring the drawn face's own feature nearer to the photo's (:mod:`crossmodal.refinement`),
                 about .1 s each on one core; 0 draws what the feature alone gives.
 
@@ -142,21 +146,41 @@ class Speech2Face(Journey):
         if not 0 <= refine <= 100:
             raise ConfigError(f"{refine} steps asked for", source="refine", remedy="ask for 0 to 100")
         decoder, network = self.module("face-decoder"), self.module("face-features")
-        chip = self.read_face(photo, network.space, index=index, no_detect=no_detect).chip
-        feature = self.chip_feature(chip).clone()[None]  # (1, D) outside inference mode, so that gradients may pass
+        read = self.read_face(photo, network.space, index=index, no_detect=no_detect)
+        feature = self.chip_feature(read.chip).clone()[None]  # (1, D) outside inference mode: gradients may pass
         inputs = feature.to(self.device)
-        measured = measure(chip) if skin == "photo" and network.space == "dlib-128" else None
+        aligned = network.space == "dlib-128"  # what is measured lies where that network's chips have it
+        measured = measure(read.chip) if aligned else None
         colour: torch.Tensor | None = None
-        if measured is not None:
+        if measured is not None and skin == "photo":
             expected = decoder.skin(inputs).detach().cpu().numpy()
             colour = torch.from_numpy(likely(expected, measured)).float().to(self.device)
-        if network.space != "dlib-128":
-            refine = 0
+        portrait: torch.Tensor | None = None
+        if aligned and looks == "photo" and getattr(decoder, "appearance", None) is not None:
+            portrait = self._portrait(read, decoder.skin(inputs) if colour is None else colour, measured)
         describer = refinement.describer_of(decoder, network)
-        drawn = refinement.refine(decoder, describer, inputs, colour, steps=refine)
-        origin = "feature" if colour is None else "photo"
-        details = {"journey": "photo → canonical face", "skin": origin, "refine": refine}
+        steps = refine if aligned else 0
+        drawn = refinement.refine(decoder, describer, inputs, colour, portrait, steps=steps)
+        details = {
+            "journey": "photo → canonical face",
+            "skin": "feature" if colour is None else "photo",
+            "looks": "feature" if portrait is None else "photo",
+            "refine": steps,
+        }
         return self._faces(drawn, feature, details=details)[0]
+
+    def _portrait(self, read: FaceChip, skin: torch.Tensor, measured: np.ndarray | None) -> torch.Tensor:
+        """The photo in the decoder's frame ``(1, 3, S, S)``, in the light in which its skin is ``skin`` ``(1, 3)``."""
+        import torch
+
+        from crossmodal.portrait import cut, pupils_in, relit
+
+        decoder = self.module("face-decoder")
+        frame, size = decoder.config.size, decoder.config.portrait
+        pupils = decoder.basis.mean_points[:2].cpu().numpy()
+        cells = cut(read.picture, read.face, pupils, frame, size)
+        picture = relit(cells, pupils_in(pupils, frame, size), skin[0].detach().cpu().numpy(), measured)
+        return torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device)
 
     def decode(
         self, features: torch.Tensor, *, embedding: torch.Tensor | None = None, details: dict[str, Any] | None = None

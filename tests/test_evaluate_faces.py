@@ -15,7 +15,7 @@ from crossmodal.audio import load_speech
 from crossmodal.data import generated_people
 from crossmodal.data.pseudo_pairs import Axis
 from crossmodal.errors import BundleError
-from crossmodal.evaluation import faces, voice_faces
+from crossmodal.evaluation import face_looks, faces, voice_faces
 from crossmodal.evaluation.figures import figure
 from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from crossmodal.models.feature_head import FeatureHead, FeatureHeadConfig
@@ -105,6 +105,57 @@ def test_photo_figures_of_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.value == pytest.approx(error.reference, rel=1e-3)
     assert error.n == 4
     assert result.images.shape == (4, size, size, 3)
+
+
+def test_looks_and_hair_against_the_persons_own() -> None:
+    """A face that is the person's own picture shows all that it shows; another's does not."""
+    people = generated_people.people(8)
+    aligned, who = people.aligned, [0, 2, 3, 5]
+    alpha = aligned.pictures[who][..., 3:] / 255.0
+    pictures = aligned.pictures[who][..., :3] * alpha + 255 * face_looks.BACKGROUND * (1 - alpha)
+    own = face_looks.Drawn(aligned.textures[who][..., :3] / 255.0, pictures.round().astype(np.uint8))
+    other = face_looks.Drawn(own.texture[[1, 2, 3, 0]], own.images[[1, 2, 3, 0]])
+    named = {f.name: f for f in face_looks.look_figures("x", own, other, aligned, who)}
+    assert named["x: beard, r with the true face"].value == pytest.approx(1.0)
+    assert named["x: beard, r with the true face"].reference < 0.9
+    hair = named["x: hair, mean difference of colour"]
+    assert hair.value == pytest.approx(0, abs=0.003)
+    assert hair.reference > 0.01
+
+
+def test_darkness_is_told_from_the_cheeks() -> None:
+    pupils = np.array([[30.0, 40.0], [60.0, 40.0]])
+    texture = np.full((2, 96, 96, 3), 0.6)
+    texture[1, 66:, 25:65] = 0.3
+    texture *= np.array([1.0, 0.8])[:, None, None, None]  # darker skin is no beard
+    clean, bearded = face_looks.darkness(texture, face_looks.LOOKS["beard"], pupils)
+    assert clean == pytest.approx(0)
+    assert bearded > 0.1
+
+
+def test_photo_figures_with_what_the_photo_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = generated_people.people(16)
+    torch.manual_seed(0)
+    config = replace(FaceDecoderConfig.debug(), landmarks=216, size=people.aligned.frame.size, portrait=48)
+    decoder = FaceDecoder(config).eval()
+    decoder.basis.shape_mean.copy_(torch.from_numpy(people.aligned.mean_points))
+    decoder.basis.mean_points.copy_(torch.from_numpy(people.aligned.mean_points))
+    monkeypatch.setattr(faces, "describe_drawn", lambda images, _: images.reshape(len(images), -1)[:, :128] / 255.0)
+    held = [people.aligned.names[i] for i in (1, 4, 6, 11)]
+    told = []
+    monkeypatch.setattr(decoder, "_code", _listening(decoder._code, told))
+    figures, _ = faces.measure_photos(decoder, people, held, lambda chips: chips, shown=True)
+    assert "neutral: beard, r with the true face" in {f.name for f in figures}
+    assert any(p is not None and p.shape == (4, 3, 48, 48) and p.isfinite().all() for p in told)
+    assert any(p is None for p in told)  # the feature alone, beside it
+
+
+def _listening(code: object, told: list) -> object:
+    def listen(x, h, skin=None, portrait=None):
+        told.append(portrait)
+        return code(x, h, skin, portrait)
+
+    return listen
 
 
 def test_voice_order_and_steadiness() -> None:

@@ -87,13 +87,38 @@ def test_reface_takes_the_skin_from_where_it_is_told_to(s2f, folder, monkeypatch
     told = []
     decoder = s2f.module("face-decoder")
     code = decoder._code
-    monkeypatch.setattr(decoder, "_code", lambda x, h, skin=None: told.append(skin) or code(x, h, skin))
+
+    def listen(x, h, skin=None, portrait=None):
+        told.append(skin)
+        return code(x, h, skin, portrait)
+
+    monkeypatch.setattr(decoder, "_code", listen)
     assert s2f.reface(folder / "face.png").details["skin"] == "photo"
     assert s2f.reface(folder / "face.png", skin="feature").details["skin"] == "feature"
     grey = Image.open(folder / "face.png").convert("L").convert("RGB")
     assert s2f.reface(grey).details["skin"] == "feature"
     assert told[0].shape == (1, 3)
     assert told[1:] == [None, None]
+
+
+def test_reface_takes_the_looks_from_where_it_is_told_to(s2f, folder, monkeypatch):
+    told = []
+    decoder = s2f.module("face-decoder")
+    code = decoder._code
+
+    def listen(x, h, skin=None, portrait=None):
+        told.append(portrait)
+        return code(x, h, skin, portrait)
+
+    monkeypatch.setattr(decoder, "_code", listen)
+    points = decoder.basis.mean_points.clone()
+    points[:2] = torch.tensor([[22.0, 28.0], [41.0, 28.0]])  # of the debug decoder's, none is a pupil
+    monkeypatch.setattr(decoder.basis, "mean_points", points)
+    ours, plain = s2f.reface(folder / "face.png"), s2f.reface(folder / "face.png", looks="feature")
+    assert (ours.details["looks"], plain.details["looks"]) == ("photo", "feature")
+    assert told[0].shape == (1, 3, decoder.config.portrait, decoder.config.portrait)
+    assert float(told[0].isfinite().float().mean()) > 0.3
+    assert told[1] is None
 
 
 def test_reface_refines_as_often_as_it_is_told_to(s2f, folder):

@@ -16,11 +16,11 @@ PEOPLE = generated_people.people(12)
 SKIN = torch.from_numpy(skin_mask(PEOPLE.aligned))
 
 
-def decoder(texture: str = "basis") -> FaceDecoder:
+def decoder(texture: str = "basis", portrait: int = 0) -> FaceDecoder:
     torch.manual_seed(0)
     config = FaceDecoderConfig(
         size=64, hidden=(16,), shape_components=6, face_components=8, hair_components=5, styles=4,
-        conv_channels=(8, 8, 8, 8), texture=texture,  # type: ignore[arg-type]
+        conv_channels=(8, 8, 8, 8), texture=texture, portrait=portrait,  # type: ignore[arg-type]
     )  # fmt: skip
     network = FaceDecoder(config)
     model = build_model(PEOPLE.aligned, range(10), config)
@@ -58,6 +58,27 @@ def test_a_prior_holds_it() -> None:
     plain = network(feature).image
     free, held = (refine(network, seen, feature, steps=5, prior=prior).image for prior in (0.0, 1e4))
     assert float((held - plain).abs().mean()) < float((free - plain).abs().mean())
+
+
+def test_what_the_photo_settled_moves_less() -> None:
+    """A component that the portrait shows precisely stays; one that it leaves open moves."""
+    network = decoder(portrait=48)
+    appearance = network.appearance
+    assert appearance is not None
+    network.tone_of_face.zero_()  # all ways are open but for what the photo says
+    appearance.effect[0] = 0.2  # seen in every cell
+    appearance.precision.fill_(100.0)
+    seen, feature = describer(network), 0.2 * torch.randn(1, 128)
+    photo = torch.full((1, 3, 48, 48), 0.4)
+    codes = []
+    render = network.render
+    network.render = lambda code: codes.append(code.face) or render(code)  # type: ignore[method-assign]
+    refine(network, seen, feature, None, photo, steps=4)
+    moved = (codes[-1] - codes[0])[0].abs()
+    codes.clear()
+    refine(network, seen, feature, steps=4)
+    freely = (codes[-1] - codes[0])[0].abs()
+    assert float(moved[0] / moved[1:].mean()) < 0.3 * float(freely[0] / freely[1:].mean())
 
 
 def test_no_steps_or_no_components_only_decode() -> None:

@@ -54,6 +54,12 @@ class Frame:
     def centre(self) -> float:
         return (self.size - 1) / 2
 
+    @property
+    def pupils(self) -> np.ndarray:
+        """``(2, 2)`` of the mean face: left and right, x and y in pixels."""
+        half = self.eye_distance / 2
+        return np.array([[self.centre - half, self.eye_line], [self.centre + half, self.eye_line]])
+
 
 @dataclass
 class AlignedFaces:

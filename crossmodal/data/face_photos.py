@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from crossmodal.data.canonical_faces import Frame
 from crossmodal.errors import NoFaceError
+from crossmodal.faces import DetectedFace, align, find_face, load_image
+from crossmodal.portrait import cut
+from crossmodal.skin import measure
+
+PORTRAIT = 48
+"""Cells on each side of the portraits that are kept: 8 pixels of the starter's frame each."""
 
 
 @dataclass
@@ -31,6 +38,10 @@ class PhotoFeatures:
     """``(N,)`` 0 for the photo as it is, 1 for its mirror image, more for changed copies."""
     points: np.ndarray
     """``(N, 5, 2)`` eyes, nose, mouth corners that the detector found, in pixels of the unchanged photo."""
+    skin: np.ndarray
+    """``(N, 3)`` colour of the skin as :func:`crossmodal.skin.measure` reads it, sRGB; NaN where it cannot."""
+    portraits: np.ndarray
+    """``(N, S, S, 4)`` uint8 RGBA, see :func:`crossmodal.portrait.cut`; never mirrored, whatever the copy."""
 
 
 def changed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -53,6 +64,7 @@ def changed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def describe_photos(
     photos: Sequence[tuple[int, int, Path]],
     describe: Callable[[np.ndarray], np.ndarray],
+    frame: Frame,
     *,
     copies: int = 0,
     seed: int = 0,
@@ -63,13 +75,21 @@ def describe_photos(
     Args:
         photos: ``(person, view, picture)`` each; one without a face is left out.
         describe: chips ``(B, 150, 150, 3)`` uint8 → features ``(B, D)``.
+        frame: of the portraits.
         copies: changed copies of each photo.
         seed: of the changes.
         progress: called with (done, all).
     """
-    from crossmodal.faces import align, find_face, load_image
-
     features, person, view, number, points = [], [], [], [], []
+    skins, portraits = [], []
+
+    def seen(image: Image.Image, face: DetectedFace) -> np.ndarray:
+        portraits.append(cut(image, face, frame.pupils, frame.size, PORTRAIT))
+        chip = align(image, face, "dlib-128")
+        colour = measure(chip)
+        skins.append(np.full(3, np.nan) if colour is None else colour)
+        return chip
+
     for done, (who, which, path) in enumerate(photos):
         rng = np.random.default_rng([seed, who, which])
         image = load_image(path)
@@ -77,13 +97,15 @@ def describe_photos(
             face = find_face(image, source=path)
         except NoFaceError:
             continue
-        plain = align(image, face, "dlib-128")
+        plain = seen(image, face)
         chips = [plain, plain[:, ::-1]]
+        portraits.append(portraits[-1])
+        skins.append(skins[-1])
         for k in range(copies):
             # Another detector's slip: the points move by a few per cent of the eye distance.
             slip = rng.normal(0, 0.02 * face.eye_distance, (5, 2))
             moved = type(face)(box=face.box, score=face.score, points=face.points + slip)
-            chip = align(changed(image, rng), moved, "dlib-128")
+            chip = seen(changed(image, rng), moved)
             chips.append(chip[:, ::-1] if k % 2 else chip)
         features.append(describe(np.ascontiguousarray(np.stack(chips))))
         for k in range(len(chips)):
@@ -99,4 +121,6 @@ def describe_photos(
         np.array(view),
         np.array(number),
         np.stack(points).astype(np.float32),
+        np.stack(skins).astype(np.float32),
+        np.stack(portraits),
     )

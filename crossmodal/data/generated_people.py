@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmodal.data.canonical_faces import RAYS, TEMPLATE_POINTS, AlignedFaces, Frame
-from crossmodal.data.face_photos import PhotoFeatures
+from crossmodal.data.face_photos import PORTRAIT, PhotoFeatures
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.prepared_voices import CHANGES, PreparedVoices
 
@@ -60,11 +60,21 @@ def people(count: int = 16, seed: int = 0, *, frame: Frame = FRAME, feature_size
         np.tile([0, 0, 1, 1], count),
         np.tile([0, 1, 0, 1], count),
         np.zeros((count * photos, 5, 2), dtype=np.float32),
+        np.full((count * photos, 3), np.nan, dtype=np.float32),
+        np.repeat(_portraits(textures), photos, axis=0),
     )
     places = np.array([[50, 50], [100, 50], [75, 80], [55, 105], [95, 105]], dtype=np.float32)
     gender = [{"gender": "male" if m else "female", "age": str(20 + i), "ethnicity": ("white", "black")[i // 2 % 2]}
               for i, m in enumerate(male)]  # fmt: skip
     return PreparedFaces(aligned, described, places, np.ones(5, dtype=np.float32), gender)
+
+
+def _portraits(pictures: np.ndarray) -> np.ndarray:
+    """Pictures ``(N, H, W, 4)`` uint8 as photos show them → ``(N, S, S, 4)``, known everywhere."""
+    from PIL import Image
+
+    shown = [Image.fromarray(p[..., :3]).resize((PORTRAIT, PORTRAIT), Image.Resampling.BOX) for p in pictures]
+    return np.stack([np.dstack([np.asarray(p), np.full(p.size, 255, np.uint8)]) for p in shown])
 
 
 def voices(count: int = 24, seed: int = 0, *, size: int = 256) -> PreparedVoices:

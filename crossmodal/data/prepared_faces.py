@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ class PreparedFaces:
             raise DataError(f"no person called '{missing[0]}'", source="held_out", remedy="name people of the data set")
         return [place[name] for name in names]
 
+    def rows(self, view: int, copy: int = 0) -> np.ndarray:
+        """``(N,)`` row of :attr:`photos` of one photo of each person; -1 where there is none."""
+        found = np.full(len(self.aligned.names), -1)
+        chosen = np.flatnonzero((self.photos.view == view) & (self.photos.copy == copy))
+        found[self.photos.person[chosen]] = chosen
+        return found
+
     def feature(self, view: int, copy: int = 0) -> np.ndarray:
         """``(N, D)`` features of one photo of each person; NaN where there is none."""
-        found = np.full((len(self.aligned.names), self.photos.features.shape[1]), np.nan, dtype=np.float32)
-        chosen = (self.photos.view == view) & (self.photos.copy == copy)
-        found[self.photos.person[chosen]] = self.photos.features[chosen]
-        return found
+        rows = self.rows(view, copy)
+        return np.where(rows[:, None] >= 0, self.photos.features[rows], np.float32(np.nan))
 
     def save(self, folder: Path) -> None:
         """Write both files."""
@@ -100,7 +105,7 @@ class PreparedFaces:
                     f["mirror"],
                     Frame(int(size), distance, line),
                 )
-                photos = PhotoFeatures(*(p[key] for key in ("features", "person", "view", "copy", "points")))
+                photos = PhotoFeatures(*(p[field.name] for field in fields(PhotoFeatures)))
                 attributes: list[dict[str, str]] = [{} for _ in aligned.names]
                 for key in p.files:
                     if key.startswith("attribute_"):
@@ -149,7 +154,7 @@ def prepare_london(
     ]
     network = DlibFaceFeatures.from_package()
     described = describe_photos(
-        photos, lambda chips: network.embed(torch.from_numpy(chips)).numpy(), copies=copies, seed=seed,
+        photos, lambda chips: network.embed(torch.from_numpy(chips)).numpy(), frame, copies=copies, seed=seed,
         progress=_every(20, "described", say),
     )  # fmt: skip
     places, weights = _chip_places(described, templates)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from crossmodal.data.canonical_faces import INNER
 from crossmodal.data.face_model import regions, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.data.pseudo_pairs import Axis, gender_axis
+from crossmodal.evaluation.face_looks import Drawn, look_figures
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
+from crossmodal.portrait import pupils_in, relit
 from crossmodal.refinement import describer_of, refine
 from crossmodal.skin import likely, srgb_to_lab
 
@@ -72,10 +74,24 @@ def describe_drawn(images: np.ndarray, describe: Callable[[np.ndarray], np.ndarr
     return describe(np.stack(chips))
 
 
+@dataclass
+class Shown:
+    """What photos of ``N`` people show beside their features."""
+
+    skin: np.ndarray
+    """``(N, 3)`` colour of the skin as measured, sRGB; NaN where it cannot be."""
+    portraits: np.ndarray | None = None
+    """``(N, S, S, 4)`` uint8, see :func:`crossmodal.portrait.cut`; ``None``: looks are left to the feature."""
+
+    def pick(self, rows: Any) -> Shown:
+        """Some of the people."""
+        return Shown(self.skin[rows], None if self.portraits is None else self.portraits[rows])
+
+
 def decode(
     decoder: FaceDecoder,
     feature: np.ndarray,
-    skin: np.ndarray | None = None,
+    shown: Shown | None = None,
     *,
     network: nn.Module | None = None,
     steps: int = 0,
@@ -86,7 +102,7 @@ def decode(
     Args:
         decoder: draws.
         feature: of the photos.
-        skin: ``(N, 3)`` its colours as measured in the photos (NaN: not); the faces get the colour that is likely.
+        shown: by the photos; the faces get the likely colour, and the looks. ``None``: the feature alone.
         network: face features, for the refinement.
         steps: of refinement.
         batch: faces at a time.
@@ -94,19 +110,35 @@ def decode(
     inputs = torch.from_numpy(feature).float()
     with torch.no_grad():
         colour = decoder.skin(inputs)
-    if skin is not None:
-        known = np.isfinite(skin).all(1)
-        colour[known] = torch.from_numpy(likely(colour.numpy()[known], skin[known])).float()
+    portraits: Tensor | None = None
+    if shown is not None:
+        known = np.isfinite(shown.skin).all(1)
+        colour[known] = torch.from_numpy(likely(colour.numpy()[known], shown.skin[known])).float()
+        portraits = _relit(decoder, shown, colour.numpy())
     describer = None if network is None else describer_of(decoder, network)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(feature), batch):
-        some, tone = inputs[start : start + batch], colour[start : start + batch]
+        some = slice(start, start + batch)
+        looks = None if portraits is None else portraits[some]
         with torch.no_grad():
-            face = decoder(some, tone) if describer is None else refine(decoder, describer, some, tone, steps=steps)
+            if describer is None:
+                face = decoder(inputs[some], colour[some], looks)
+            else:
+                face = refine(decoder, describer, inputs[some], colour[some], looks, steps=steps)
         image = (face.image * 255).round().byte().permute(0, 2, 3, 1)
         parts.append((face.landmarks, face.texture.permute(0, 2, 3, 1), image))
     landmarks, texture, images = (torch.cat(p).numpy() for p in zip(*parts))
     return landmarks, texture, images
+
+
+def _relit(decoder: FaceDecoder, shown: Shown, skin: np.ndarray) -> Tensor | None:
+    """Portraits ``(N, 3, S, S)`` in the light that makes the skin ``skin`` ``(N, 3)``, if the decoder takes looks."""
+    if shown.portraits is None or decoder.appearance is None:
+        return None
+    frame, size = decoder.config.size, decoder.config.portrait
+    pupils = pupils_in(decoder.basis.mean_points[:2].numpy(), frame, size)
+    relit_all = [relit(p, pupils, wanted, found) for p, wanted, found in zip(shown.portraits, skin, shown.skin)]
+    return torch.from_numpy(np.stack(relit_all)).permute(0, 3, 1, 2)
 
 
 def measure_photos(
@@ -116,7 +148,7 @@ def measure_photos(
     describe: Callable[[np.ndarray], np.ndarray],
     *,
     view: int = 0,
-    skin: np.ndarray | None = None,
+    shown: bool = False,
     network: nn.Module | None = None,
     steps: int = 0,
 ) -> tuple[list[Figure], PhotoResult]:
@@ -128,9 +160,7 @@ def measure_photos(
         held_out: names.
         describe: chips uint8 → features.
         view: 0 neutral photo, 1 smiling (the truth stays the neutral face).
-        skin: ``(N, 3)`` of everybody, held out or not: colour measured in that photo, see
-            :func:`~crossmodal.evaluation.photo_conditions.photo_skin`. ``None``:
-            the feature's.
+        shown: take skin colour and looks from the photo, as the journey does; else from the feature.
         network, steps: of the refinement, see :func:`decode`.
     """
     aligned = prepared.aligned
@@ -139,9 +169,9 @@ def measure_photos(
     feature = prepared.feature(view)
     held = [i for i in held if np.isfinite(feature[i]).all()]
     wanted = feature[held]
-    landmarks, texture, images = decode(
-        decoder, wanted, None if skin is None else skin[held], network=network, steps=steps
-    )
+    photos, rows = prepared.photos, prepared.rows(view)[held]
+    cues = Shown(photos.skin[rows], photos.portraits[rows]) if shown else None
+    landmarks, texture, images = decode(decoder, wanted, cues, network=network, steps=steps)
     drawn = describe_drawn(images, describe)
     result = PhotoResult([aligned.names[i] for i in held], wanted, drawn, landmarks, texture, images)
     label = "neutral" if view == 0 else "smiling"
@@ -154,7 +184,7 @@ def measure_photos(
     mean_distance = float(np.linalg.norm(wanted - mean_drawn, axis=1).mean())
     figures.append(figure(f"{label}: feature distance, photo to drawn", distance, reference=mean_distance))
     if steps:
-        plain = describe_drawn(decode(decoder, wanted, None if skin is None else skin[held])[2], describe)
+        plain = describe_drawn(decode(decoder, wanted, cues)[2], describe)
         figures.append(
             figure(f"{label}: the same, not refined", np.linalg.norm(wanted - plain, axis=1), reference=mean_distance)
         )
@@ -215,8 +245,9 @@ def measure_photos(
     delta = np.linalg.norm(lab_ours - lab_true, axis=1)
     mean_delta = float(np.linalg.norm(lab_mean - lab_true, axis=1).mean())
     figures.append(figure(f"{label}: skin colour difference ΔE*ab", delta, reference=mean_delta))
-    if skin is not None:
-        alone = srgb_to_lab(np.median(decode(decoder, wanted)[1][:, mask], axis=1))
+    if shown:
+        _, texture_alone, images_alone = decode(decoder, wanted)
+        alone = srgb_to_lab(np.median(texture_alone[:, mask], axis=1))
         delta = np.linalg.norm(alone - lab_true, axis=1)
         figures.append(figure(f"{label}: the same, from the feature alone", delta, reference=mean_delta))
     lightness = lab_ours[:, 0] - lab_true[:, 0]
@@ -229,6 +260,8 @@ def measure_photos(
             reference=float((lab_mean[:, 0] - lab_true[fair, 0]).mean()),
         )
     )  # fmt: skip
+    if shown:
+        figures += look_figures(label, Drawn(texture, images), Drawn(texture_alone, images_alone), aligned, held)
     figures += _ages(prepared, train, held, drawn, wanted, label)
     return figures, result
 
@@ -336,7 +369,7 @@ def evaluate(
     from crossmodal.data.canonical_faces import Frame
     from crossmodal.data.prepared_faces import load_or_prepare
     from crossmodal.evaluation.face_pictures import photo_sheet
-    from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions, photo_paths, photo_skin
+    from crossmodal.evaluation.photo_conditions import measure_clips, measure_conditions, photo_paths
     from crossmodal.evaluation.voice_faces import GRID, evaluate_voices
     from crossmodal.speech2face import REFINE, Speech2Face
 
@@ -354,9 +387,8 @@ def evaluate(
     if only in ("", "photos"):
         for view, label in enumerate(("neutral", "smiling")):
             progress(f"drawing faces from {label} photos")
-            skin = photo_skin(people, photo_paths(data, people.aligned.names), view)
             figures, result = measure_photos(
-                decoder, people, held_out, chips_to_features, view=view, skin=skin, network=network, steps=REFINE
+                decoder, people, held_out, chips_to_features, view=view, shown=True, network=network, steps=REFINE
             )
             report.figures += figures
             report.pictures[f"{label} photos of held-out people, and below them the faces drawn"] = photo_sheet(

@@ -23,7 +23,7 @@ from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.faces import DetectedFace
 from crossmodal.pictures import contact_sheet
 from crossmodal.refinement import describer_of
-from crossmodal.skin import from_linear, mask, measure, srgb_to_lab, to_linear
+from crossmodal.skin import from_linear, mask, srgb_to_lab, to_linear
 from crossmodal.speech2face import Face, Speech2Face
 
 Change = Callable[[Image.Image, DetectedFace, np.random.Generator], Image.Image]
@@ -180,22 +180,6 @@ def photo_paths(data: Path, names: Sequence[str]) -> dict[str, list[Path]]:
             found[row.speaker][row.attributes.get("view", "")] = row.face
     views = ("neutral_front", "smiling_front")
     return {name: [photos[view] for view in views if view in photos] for name, photos in found.items()}
-
-
-def photo_skin(prepared: PreparedFaces, paths: Mapping[str, Sequence[Path]], view: int) -> np.ndarray:
-    """``(N, 3)`` sRGB of everybody's skin, measured in the photo of that view as the journey does; NaN without one."""
-    from crossmodal.faces import DetectedFace, align, load_image
-
-    photos = prepared.photos
-    colours = np.full((len(prepared.aligned.names), 3), np.nan)
-    for row in np.flatnonzero((photos.view == view) & (photos.copy == 0)):
-        person = int(photos.person[row])
-        path = paths[prepared.aligned.names[person]][view]
-        face = DetectedFace(np.zeros(4), 1.0, photos.points[row].astype(np.float64))
-        colour = measure(align(load_image(path), face, "dlib-128"))
-        if colour is not None:
-            colours[person] = colour
-    return colours
 
 
 # ---------------------------------------------------------------------------------------- measurement

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossmodal.errors import ConfigError
+from crossmodal.models.appearance import Appearance
 from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import warp, with_anchors
 from crossmodal.skin import mask
@@ -66,6 +67,10 @@ class FaceDecoderConfig:
     """Colour behind the head, RGB in [0, 1]."""
     limit: float = 3.0
     """Standard deviations at which a component saturates."""
+    portrait: int = 0
+    """Cells on each side of a portrait whose looks can be taken over (:mod:`crossmodal.models.appearance`); 0: none."""
+    nuisances: int = 16
+    """Directions in which photos of one face differ, for that."""
 
     def __post_init__(self) -> None:
         if min(self.input_size, self.size, self.landmarks, *self.hidden, *self.conv_channels) < 1:
@@ -90,6 +95,8 @@ class FaceDecoderConfig:
             hair_components=3,
             styles=4,
             conv_channels=(8, 8, 8, 8),
+            portrait=12,
+            nuisances=3,
         )
 
 
@@ -253,6 +260,9 @@ class FaceDecoder(nn.Module):
         self.register_buffer("tone_bias", torch.zeros(3))
         self.register_buffer("tone_of_face", torch.zeros(config.face_components, 3))
         self.basis = FaceBasis(config)
+        self.appearance: Appearance | None = None
+        if config.portrait:
+            self.appearance = Appearance(config.portrait, config.face_components, config.nuisances, config.styles)
         if config.texture == "conv":
             self.conv = ConvTexture(config.hidden[-1] + config.input_size, config)
 
@@ -261,20 +271,23 @@ class FaceDecoder(nn.Module):
         x = (feature - self.feature_mean) * self.feature_scale
         return x, self.trunk(F.gelu(self.first_layer(x)))
 
-    def code(self, feature: Tensor, skin: Tensor | None = None) -> FaceCode:
-        """``(B, D)`` → components, each within ± ``config.limit``; ``skin`` as in :meth:`forward`."""
-        return self._code(*self.hidden(feature), skin)
+    def code(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> FaceCode:
+        """``(B, D)`` → components, each within ± ``config.limit``; ``skin`` and ``portrait`` as in :meth:`forward`."""
+        return self._code(*self.hidden(feature), skin, portrait)
 
-    def _code(self, x: Tensor, h: Tensor, skin: Tensor | None = None) -> FaceCode:
+    def _code(self, x: Tensor, h: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> FaceCode:
         values = self.linear(x) + self.bend(h)  # (B, S + F)
         shape, face = values.split([self.config.shape_components, self.config.face_components], dim=-1)
         tone = self._tone(x) if skin is None else skin - self.mean_skin()
         shape, face = self._limit(shape), self._toned(tone, self._limit(face))
-        chosen = (self.style_logits(x, h) * self.config.style_sharpness).softmax(-1)  # (B, styles)
-        return FaceCode(shape, face, self.hair(chosen, face))
+        chosen = self.style_logits(x, h) * self.config.style_sharpness  # (B, styles)
+        if portrait is not None and self.appearance is not None:
+            face = self._toned(tone, self._limit(self.appearance(face, portrait)))
+            chosen = chosen + self.appearance.hair(portrait)
+        return FaceCode(shape, face, self.hair(chosen.softmax(-1), face))
 
     def conv_texture(self, x: Tensor, h: Tensor) -> Tensor:
-        """RGBA texture ``(B, 4, H, W)`` of a ``conv`` decoder from what :meth:`hidden` returns: it starts at the mean."""
+        """``conv``: what :meth:`hidden` returns → RGBA texture ``(B, 4, H, W)``, a difference from the mean."""
         return self.basis.mean_texture + self.conv(torch.cat([x, h], dim=-1))
 
     def skin(self, feature: Tensor) -> Tensor:
@@ -319,14 +332,20 @@ class FaceDecoder(nn.Module):
             texture: RGBA ``(B, 4, H, W)`` in the mean shape.
             landmarks: ``(B, L, 2)`` pixels.
         """
+        head = self._warped(texture, landmarks)
+        alpha = head[:, 3:]  # (B, 1, H, W)
+        behind = head.new_tensor(self.config.background).view(1, 3, 1, 1)
+        return DecodedFace(head[:, :3] * alpha + behind * (1 - alpha), landmarks, texture[:, :3].clamp(0, 1))
+
+    def head(self, code: FaceCode) -> Tensor:
+        """Components → RGBA ``(B, 4, H, W)`` in [0, 1]: the face before no background."""
+        return self._warped(self.basis.texture(code.face, code.hair), self.basis.points(code.shape, code.hair))
+
+    def _warped(self, texture: Tensor, landmarks: Tensor) -> Tensor:
         size = self.config.size
         rgba = torch.cat([texture[:, :3], self.firm(texture[:, 3:]) * self.basis.vignette], dim=1)
         fixed, placed = self.basis.mean_points[self.controls], landmarks[:, self.controls]
-        moved = warp(rgba, with_anchors(fixed[None], size), with_anchors(placed, size))
-        alpha = moved[:, 3:].clamp(0, 1)  # (B, 1, H, W)
-        behind = moved.new_tensor(self.config.background).view(1, 3, 1, 1)
-        image = moved[:, :3].clamp(0, 1) * alpha + behind * (1 - alpha)
-        return DecodedFace(image, landmarks, texture[:, :3].clamp(0, 1))
+        return warp(rgba, with_anchors(fixed[None], size), with_anchors(placed, size)).clamp(0, 1)
 
     @staticmethod
     def firm(alpha: Tensor) -> Tensor:
@@ -334,13 +353,15 @@ class FaceDecoder(nn.Module):
         t = ((alpha - 0.25) * 2).clamp(0, 1)
         return t * t * (3 - 2 * t)
 
-    def forward(self, feature: Tensor, skin: Tensor | None = None) -> DecodedFace:
+    def forward(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> DecodedFace:
         """Decode features.
 
         Args:
             feature: ``(B, D)`` in ``config.input_space``.
             skin: ``(B, 3)`` colour of the skin, sRGB in [0, 1]; ``None``: what the feature suggests, see :meth:`skin`.
                 A ``conv`` texture has the feature's own.
+            portrait: ``(B, 3, S, S)`` relit photo (:func:`crossmodal.portrait.relit`) whose looks are taken over where
+                ``config.portrait`` allows it, NaN where nothing is known; ``None``: what the feature suggests.
 
         Returns:
             The faces, ``config.size`` square.
@@ -352,7 +373,7 @@ class FaceDecoder(nn.Module):
             problem = f"expected features (B, {self.config.input_size}), got {tuple(feature.shape)}"
             raise ConfigError(problem, source="face-decoder", remedy=f"use features of {self.config.input_space}")
         x, h = self.hidden(feature)
-        code = self._code(x, h, skin)
+        code = self._code(x, h, skin, portrait)
         if self.config.texture == "basis":
             return self.render(code)
         return self.compose(self.conv_texture(x, h), self.basis.points(code.shape, code.hair))

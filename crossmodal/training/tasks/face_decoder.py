@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from crossmodal.data.appearance import estimate
 from crossmodal.data.canonical_faces import Frame
 from crossmodal.data.face_model import FaceModel, build_model, draw_morphs, hair_styles, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces, load_or_prepare
@@ -174,6 +175,13 @@ class FaceDecoderTask(Task):
         self.photos = self._photos(self.prepared, model, one_hot)
         self.morphs, self.checks = self._morphs(model, one_hot)
         self._start()
+        if self.decoder.appearance is not None:
+            cells = self.prepared.photos.portraits.shape[1]
+            if cells != config.model.portrait:
+                problem = f"the model reads portraits of {config.model.portrait} cells, the prepared ones have {cells}"
+                raise ConfigError(problem, source="face-decoder.portrait", remedy=f"use {cells}, or 0 for none")
+            state = estimate(self.decoder, model, self.prepared, self.people, config.face_ridge)
+            self.decoder.appearance.fill(state)
         with torch.no_grad():
             small = F.avg_pool2d(self.decoder.basis.face_basis, SHRINK)
         self.small_basis = small.flatten(1)  # (F, 4 h w)
