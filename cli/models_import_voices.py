@@ -32,7 +32,8 @@ def _speaker_encoder(
         typer.Argument(help="coqui: model_se.pth. resemblyzer: another pretrained.pt than the package's."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="coqui: config_se.json [default: beside the file].", show_default=False)
+        Path | None,
+        typer.Option(help="coqui: config_se.json; the one beside the file if not given.", show_default=False),
     ] = None,
     space: Annotated[
         str, typer.Option(help="Name of its embedding, NAME-SIZE, for weights of your own.", show_default=False)

@@ -27,8 +27,8 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set trainer.batch_size=64."),
         ] = None,
-        data: Annotated[Path | None, typer.Option(help="The data folder [env CROSSMODAL_DATA].")] = None,
-        out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].")] = None,
+        data: Annotated[Path | None, typer.Option(help="The data folder; CROSSMODAL_DATA if not given.")] = None,
+        out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")] = None,
         devices: Annotated[int | None, typer.Option(min=1, help="GPUs (or processes) on this machine.")] = None,
         nodes: Annotated[int | None, typer.Option(min=1, help="Machines.")] = None,
         strategy: Annotated[str | None, typer.Option(help="Several devices: ddp or fsdp.")] = None,
@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
         benchmark: Annotated[
             bool, typer.Option("--benchmark", help="Train nothing; print a table of throughput.")
         ] = False,
-        batch_sizes: Annotated[str, typer.Option(help="Of --benchmark, separated by commas [default: its own].")] = "",
+        batch_sizes: Annotated[
+            str, typer.Option(help="Of --benchmark, separated by commas; the recipe's own if not given.")
+        ] = "",
         list_recipes: Annotated[bool, typer.Option("--list", help="List the packaged recipes and exit.")] = False,
         json: Json = False,
     ) -> None:

@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_face_writes_a_picture(run):
     assert result.exit_code == 0, result.output
     with Image.open("f.png") as picture:
         assert picture.mode == "RGB"
+
+
+def test_no_word_of_the_help_is_lost_to_markup():
+    """Rich takes ``[words]`` in a help text for a style and prints nothing of it."""
+    import typer
+
+    from crossmodal.cli.app import app
+
+    def texts(command, names):
+        yield names, command.help or ""
+        for parameter in command.params:
+            yield f"{names} {parameter.name}", getattr(parameter, "help", None) or ""
+        for name in command.list_commands(typer.Context(command)) if hasattr(command, "commands") else ():
+            yield from texts(command.get_command(typer.Context(command), name), f"{names} {name}")
+
+    found = list(texts(typer.main.get_command(app), "crossmodal"))
+    assert len(found) > 250
+    assert [names for names, text in found if re.search(r"(?<!\\)\[(?!/?bold\])[a-z/@#]", text)] == []
 
 
 def test_several_faces_come_with_a_contact_sheet(run):
@@ -218,10 +237,10 @@ def test_doctor_notices_what_is_missing_and_what_does_not_load(run, monkeypatch)
 
     found, load = importlib.util.find_spec, importlib.import_module
 
-    def broken(name: str, *rest: object) -> object:
+    def broken(name: str, package: str | None = None) -> object:
         if name == "torchaudio":
             raise OSError("undefined symbol: torch_exception_get_what")
-        return load(name, *rest)
+        return load(name, package)
 
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name, *a: None if name == "av" else found(name, *a))
     monkeypatch.setattr(importlib, "import_module", broken)
