@@ -9,7 +9,9 @@ import typer
 from crossmodal.cli.common import (
     BundleOption,
     Device,
+    FaceIndex,
     Json,
+    NoDetect,
     Quiet,
     check_output,
     print_json,
@@ -32,10 +34,8 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             str, typer.Option("--out", "-o", help="Picture to write; - for standard output.")
         ] = "reface.png",
-        face_index: Annotated[
-            int | None, typer.Option(min=0, help="Which face of a group picture, counted from the largest (0).")
-        ] = None,
-        no_detect: Annotated[bool, typer.Option("--no-detect", help="Take the whole picture for the face.")] = False,
+        face_index: FaceIndex = None,
+        no_detect: NoDetect = False,
         skin: Annotated[
             Literal["photo", "feature"],
             typer.Option(
