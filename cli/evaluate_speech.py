@@ -62,9 +62,8 @@ def register(app: typer.Typer) -> None:
         from crossmodal.evaluation.speech import SpeechEvaluation, SpeechOptions
         from crossmodal.face2speech import Face2Speech
 
-        if (features / "index.jsonl").is_file():
-            recordings = SpeechFeatures(features)
-        else:
+        recordings = SpeechFeatures(features) if (features / "index.jsonl").is_file() else None
+        if recordings is None or not recordings.complete:  # never begun, or interrupted
             say(f"preparing {features} (minutes to an hour)", quiet=json)
             recordings = prepare_features(starter_rows(data), features)
         options = SpeechOptions(sentences=sentences, unseen=unseen, texts=texts, whisper=whisper, utmos=utmos)

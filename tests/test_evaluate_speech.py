@@ -86,7 +86,7 @@ def test_the_command_delivers_as_all_evaluations_do(tmp_path: Path, monkeypatch:
             return Report("Voices", figures=[figure], pictures={"mel": Image.new("RGB", (4, 4))})
 
     monkeypatch.setattr("crossmodal.evaluation.speech.SpeechEvaluation", Measured)
-    monkeypatch.setattr("crossmodal.data.speech_features.SpeechFeatures", lambda folder: folder)
+    monkeypatch.setattr("crossmodal.data.speech_features.SpeechFeatures.complete", True)
     (tmp_path / "index.jsonl").write_text("")
     given = ["evaluate", "speech", "--data", str(tmp_path), "--features", str(tmp_path), "--json", "--out"]
     done = CliRunner().invoke(app, [*given, str(tmp_path / "out")])

@@ -12,7 +12,7 @@ import torch
 
 from crossmodal.audio import log_mel, pitch
 from crossmodal.data.manifest import Row
-from crossmodal.data.speech_features import SpeechFeatures, prepare_features
+from crossmodal.data.speech_features import SpeechFeatures, prepare_features, starter_rows
 from crossmodal.errors import ConfigError, DataError
 from crossmodal.evaluation.vocoder import (
     evaluate_vocoder,
@@ -399,7 +399,9 @@ def test_preparation_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
         file.write(b"half a clip")  # as a killed run leaves it
     with open(tmp_path / "a" / "index.jsonl", "a") as file:
         file.write('{"id": "cut of')
+    assert not SpeechFeatures(tmp_path / "a").complete
     again = prepare_features(rows, tmp_path / "a", embed=True)
+    assert again.complete
     once = prepare_features(rows, tmp_path / "b", embed=True)
     assert [clip.id for clip in again] == [clip.id for clip in once] == [row.id for i, row in enumerate(rows) if i != 1]
     for i in range(4):
@@ -417,6 +419,9 @@ def test_two_rows_of_one_name_and_an_empty_folder_are_refused(tmp_path: Path) ->
         prepare_features(rows * 2, tmp_path / "x", embed=False)
     with pytest.raises(DataError, match="no prepared speech features"):
         SpeechFeatures(tmp_path / "nothing")
+    with pytest.raises(DataError, match="no such folder"):
+        prepare_features(starter_rows(tmp_path / "elsewhere"), tmp_path / "y")
+    assert not (tmp_path / "y").exists()
 
 
 # ---------------------------------------------------------------------------------------------- evaluation

@@ -23,6 +23,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,11 @@ class SpeechFeatures(Sequence[ClipInfo]):
     def __iter__(self) -> Iterator[ClipInfo]:
         return iter(self._clips)
 
+    @property
+    def complete(self) -> bool:
+        """Whether there are utterances, each with its embedding, which is prepared last."""
+        return 0 < len(self._clips) * EMBEDDING_SIZE <= len(self._embeddings)
+
     def position(self, clip_id: str) -> int:
         """Index of the utterance called ``clip_id``.
 
@@ -161,6 +167,8 @@ def prepare_features(
         batch_size: utterances embedded together.
         progress: called with (utterances done, what is being done).
     """
+    rows = iter(rows)
+    first = next(rows, None)  # a wrong data folder shows before anything is made
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     clips = _read_index(folder) if (folder / _INDEX).is_file() else []
@@ -175,7 +183,7 @@ def prepare_features(
         open(folder / _INDEX, "a", encoding="utf-8") as index_file,
         open(folder / _SKIPPED, "a", encoding="utf-8") as skipped_file,
     ):
-        for row in rows:
+        for row in chain(() if first is None else (first,), rows):
             if row.audio is None:
                 continue
             if row.id in seen:
