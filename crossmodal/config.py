@@ -168,7 +168,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # the safe loader in C, where PyYAML was built with it, is ten times as fast
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("cannot be read", source=path, remedy=str(getattr(error, "strerror", error))) from error
     except yaml.YAMLError as error:
