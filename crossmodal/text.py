@@ -36,13 +36,15 @@ MAX_WORDS = 28
 
 _PHONE_IDS = {name: i for i, name in enumerate(PHONES)}
 _LEXICON_FILE = "lexicon.txt.xz"
+_ENDINGS = "'s s' es s 'd ed 'll 've 're ing in' er ly ness less ful".split()
+_JOINTS = "and but or because which that when while where who so then if".split()
+"""Words before which a long sentence may be cut."""
 FROM_IPA = {
     "ɑ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "aʊ": "AW", "aɪ": "AY", "ɛ": "EH", "ɚ": "ER",
-    "ɝ": "ER",
-    "eɪ": "EY", "ɪ": "IH", "i": "IY", "oʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "b": "B", "t͡ʃ": "CH", "d": "D",
-    "ð": "DH",
-    "f": "F", "ɡ": "G", "h": "HH", "d͡ʒ": "JH", "k": "K", "l": "L", "m": "M", "n": "N", "ŋ": "NG", "p": "P", "ɹ": "R",
-    "s": "S", "ʃ": "SH", "t": "T", "θ": "TH", "v": "V", "w": "W", "j": "Y", "z": "Z", "ʒ": "ZH", "ɾ": "T", "x": "K",
+    "ɝ": "ER", "eɪ": "EY", "ɪ": "IH", "i": "IY", "oʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "b": "B", "t͡ʃ": "CH",
+    "d": "D", "ð": "DH", "f": "F", "ɡ": "G", "h": "HH", "d͡ʒ": "JH", "k": "K", "l": "L", "m": "M", "n": "N",
+    "ŋ": "NG", "p": "P", "ɹ": "R", "s": "S", "ʃ": "SH", "t": "T", "θ": "TH", "v": "V", "w": "W", "j": "Y", "z": "Z",
+    "ʒ": "ZH", "ɾ": "T", "x": "K",
 }  # fmt: skip
 _LETTER_SOUNDS = dict(zip("abcdefghijklmnopqrstuvwxyz", (
     "AE1 B K D EH1 F G HH IH1 JH K L M N AA1 P K R S T AH1 V W K-S Y Z").split(), strict=True))  # fmt: skip
@@ -110,24 +112,7 @@ def pronounce(word: str) -> str:
 def _inflected(word: str) -> str | None:
     """A known word with a plain ending: possessive, plural, past, -ing, -er, -ly, -ness."""
     known = lexicon()
-    for ending in (
-        "'s",
-        "s'",
-        "es",
-        "s",
-        "'d",
-        "ed",
-        "'ll",
-        "'ve",
-        "'re",
-        "ing",
-        "in'",
-        "er",
-        "ly",
-        "ness",
-        "less",
-        "ful",
-    ):
+    for ending in _ENDINGS:
         stem = word[: -len(ending)]
         if not word.endswith(ending) or len(stem) < 3:
             continue
@@ -254,22 +239,7 @@ def _cut(sentence: str, max_words: int) -> Iterator[str]:
         window = range(max_words, max(max_words // 3, 1) - 1, -1)
         cut = next((i for i in window if tokens[i - 1].endswith(",")), None)
         if cut is None:
-            joints = (
-                "and",
-                "but",
-                "or",
-                "because",
-                "which",
-                "that",
-                "when",
-                "while",
-                "where",
-                "who",
-                "so",
-                "then",
-                "if",
-            )
-            cut = next((i for i in window if i < len(tokens) and tokens[i] in joints), max_words)
+            cut = next((i for i in window if i < len(tokens) and tokens[i] in _JOINTS), max_words)
         yield " ".join(tokens[:cut]).rstrip(",") + ","
         tokens = tokens[cut:]
     yield " ".join(tokens)
@@ -278,9 +248,8 @@ def _cut(sentence: str, max_words: int) -> Iterator[str]:
 def encode(sentence: str) -> TokenSequence:
     """Tokens of one sentence (normalised here if it is not yet).
 
-    A pause opens and closes the sentence and stands at every punctuation mark; the closing one carries a full stop
-    if the
-    sentence has no mark of its own.
+    A pause opens and closes the sentence and stands at every punctuation mark; the closing one carries a full stop if
+    the sentence has no mark of its own.
 
     Raises:
         TextError: the sentence holds nothing that can be said.

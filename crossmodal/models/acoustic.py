@@ -263,8 +263,7 @@ class AcousticModel(nn.Module):
         self, phones: Tensor, stress: Tensor, word_final: Tensor, marks: Tensor, mask: Tensor, embedding: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens ``(B, N)`` and embedding ``(B, 256)`` → states ``(B, N, C)``, condition ``(B, S)``, log durations
-        ``(B, N)``,
-        energies ``(B, N)``."""
+        ``(B, N)``, energies ``(B, N)``."""
         condition = self.speaker(embedding * embedding.shape[-1] ** 0.5)
         x = self.phone(phones) + self.stress(stress) + self.word_final(word_final) + self.mark(marks)  # (B, N, C)
         keep = mask[..., None]
