@@ -84,12 +84,12 @@ class UnwarpedFaceDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1), nn.ReLU()]
         self.picture = nn.Sequential(*layers, nn.Conv2d(config.channels[-1], 3, kernel_size=1))
 
-    def forward(self, feature: Tensor, skin: Tensor | None = None) -> DecodedFace:
+    def forward(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> DecodedFace:
         """Decode features.
 
         Args:
             feature: ``(B, D)`` in ``config.input_space``.
-            skin: not used; this decoder has no separate skin tone.
+            skin, portrait: not used; this decoder draws what the feature says alone.
 
         Returns:
             The faces, ``config.size`` square; the texture is the face itself.
