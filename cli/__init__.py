@@ -11,7 +11,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of an error
-    gc.set_threshold(10_000, 50, 100)  # importing torch makes a million objects that stay: look less often for garbage
+    gc.set_threshold(10_000)  # importing torch makes a million objects that stay: look less often for garbage
     from crossmodal.cli.app import app
 
     app()
