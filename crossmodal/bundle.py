@@ -442,13 +442,16 @@ def _check_replaceable(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError("is a file", source=folder, remedy="name a new folder")
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if "bundle.yaml" in files:
-        listed = load_yaml(folder / "bundle.yaml").get("files")
-        files -= {"bundle.yaml", *(listed if isinstance(listed, Mapping) else ())}
-    if files:
-        problem = f"holds {min(files)}, which would be lost" if len(files) == 1 else f"holds {len(files)} other files"
-        raise OutputError(problem, source=folder, remedy="name a new folder")
+    listing = folder / "bundle.yaml"
+    if listing.is_file():
+        listed = load_yaml(listing).get("files")
+        parts = {"bundle.yaml", *(listed if isinstance(listed, Mapping) else ())}
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+        lost = next((name for name in files if name not in parts), None)
+    else:
+        lost = next((path.name for path in folder.iterdir()), None) if folder.exists() else None
+    if lost is not None:
+        raise OutputError(f"holds {lost}, which would be lost", source=folder, remedy="name a new folder")
 
 
 @contextmanager
