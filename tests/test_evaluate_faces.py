@@ -192,7 +192,7 @@ def test_held_out_voices_and_their_figures(data_root: Path, monkeypatch: pytest.
     figures = voice_faces.measure_voices(face_of, decoder, voices, probe, lambda chips: chips)
     figures += voice_faces.measure_hypotheses(head, decoder, encoder, voices, people, probe, lambda chips: chips)
     named = {f.name: f for f in figures}
-    assert named["four hypotheses: gender agrees"].n == min(6, len(voices) // 2) * 2
+    assert named["four hypotheses: gender agrees"].n == len(voices)
     assert named["voice: gender of the drawn face agrees"].n == len(voices)
     assert 0 <= named["voice lowered: steps to a more masculine face"].value <= 1
 
