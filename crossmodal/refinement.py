@@ -16,6 +16,8 @@ from crossmodal.models.face_decoder import DecodedFace, FaceCode, FaceDecoder
 
 RATE = 0.1
 """Of Adam, in standard deviations of the components: no component moves by more than this in a step."""
+BETAS = (0.9, 0.99)
+"""Adam's averages of gradient and squared gradient."""
 PRIOR = 0.02
 """Weight of the squared change beside the feature distance."""
 
@@ -67,15 +69,27 @@ def refine(
 
     with torch.enable_grad():
         change = torch.zeros_like(start.face, requires_grad=True)
-        optimiser = torch.optim.Adam([change], lr=rate, betas=(0.9, 0.99))
-        for _ in range(steps):
+        mean, square = torch.zeros_like(change), torch.zeros_like(change)
+        for step in range(1, steps + 1):
             drawn = face(change)
             distance = (describer(drawn.image, drawn.landmarks) - feature).square().sum(-1).add(1e-8).sqrt()
             loss = distance.sum() + prior * change.square().sum()
-            (change.grad,) = torch.autograd.grad(loss, change)
-            optimiser.step()
+            (gradient,) = torch.autograd.grad(loss, change)
+            with torch.no_grad():
+                change -= rate * _adam(mean, square, gradient, step)
     with torch.no_grad():
         return face(change)
+
+
+def _adam(mean: Tensor, square: Tensor, gradient: Tensor, step: int) -> Tensor:
+    """Direction of Adam's step number ``step`` (Kingma & Ba 2015, algorithm 1); ``mean`` and ``square`` are updated.
+
+    Written out because ``torch.optim`` loads torch's compiler, longer than the whole refinement takes.
+    """
+    first, second = BETAS
+    mean.lerp_(gradient, 1 - first)
+    square.lerp_(gradient.square(), 1 - second)
+    return mean / (1 - first**step) / ((square / (1 - second**step)).sqrt() + 1e-8)
 
 
 def _open(covariance: Tensor) -> Tensor:

@@ -95,20 +95,24 @@ class Speech2Face(Journey):
         if route == "auto":
             route = "embedding" if "feature-head" in self.bundle else "spectrogram"
         waveform = audio.load_speech(read_stdin(voice), sample_rate=sample_rate)
+        styles: torch.Tensor | None = None
         with torch.inference_mode():
             embedding = self.module("speaker-encoder").embed(waveform).float().to(self.device)
             if route == "embedding":
-                head = self.module("feature-head")
+                head, decoder = self.module("feature-head"), self.module("face-decoder")
                 features = head.mode(embedding[None])  # (1, D)
                 if n is not None and n > 1:
                     generator = torch.Generator().manual_seed(seed)
                     features = head.sample(embedding[None], n, generator=generator)[0]  # (n, D)
+                    if hasattr(decoder, "draw_styles"):
+                        styles = decoder.draw_styles(features, generator)
             else:
                 if n is not None and n > 1:
                     raise BundleError("the spectrogram route draws one face only", remedy="use the embedding route")
                 encoder = self.module("voice-encoder")
                 features = encoder(encoder.features(torch.from_numpy(waveform)[None].to(self.device)))  # (1, D)
-        faces = self.decode(features, embedding=embedding.cpu(), details={"journey": "speech → face", "seed": seed})
+        details = {"journey": "speech → face", "seed": seed}
+        faces = self.decode(features, styles=styles, embedding=embedding.cpu(), details=details)
         return faces if n is not None else faces[0]
 
     def reface(
@@ -183,13 +187,19 @@ class Speech2Face(Journey):
         return torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device)
 
     def decode(
-        self, features: torch.Tensor, *, embedding: torch.Tensor | None = None, details: dict[str, Any] | None = None
+        self,
+        features: torch.Tensor,
+        *,
+        styles: torch.Tensor | None = None,
+        embedding: torch.Tensor | None = None,
+        details: dict[str, Any] | None = None,
     ) -> list[Face]:
-        """Face features ``(B, D)`` → faces."""
+        """Face features ``(B, D)`` → faces, with hair of ``styles`` ``(B,)``, or with the likeliest."""
         import torch
 
+        decoder, inputs = self.module("face-decoder"), features.to(self.device)
         with torch.inference_mode():
-            decoded = self.module("face-decoder")(features.to(self.device))
+            decoded = decoder(inputs) if styles is None else decoder(inputs, style=styles)
         return self._faces(decoded, features, embedding=embedding, details=details)
 
     def _faces(

@@ -151,9 +151,9 @@ def test_photo_figures_with_what_the_photo_shows(monkeypatch: pytest.MonkeyPatch
 
 
 def _listening(code: object, told: list) -> object:
-    def listen(x, h, skin=None, portrait=None):
+    def listen(x, h, skin=None, portrait=None, *rest):
         told.append(portrait)
-        return code(x, h, skin, portrait)
+        return code(x, h, skin, portrait, *rest)
 
     return listen
 

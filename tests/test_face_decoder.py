@@ -439,3 +439,28 @@ def test_code_of_a_face_is_rendered_like_its_feature(prepared: PreparedFaces) ->
         code = decoder.code(feature)
         assert torch.allclose(decoder.render(FaceCode(*code)).image, decoder(feature).image, atol=1e-6)
     assert isinstance(prepared.aligned, AlignedFaces)
+
+
+def test_hair_is_drawn_as_often_as_it_goes_with_the_face() -> None:
+    """The first face has the likeliest style; further ones follow the probabilities; the style asked for is drawn."""
+    decoder = build_debug()
+    feature = torch.randn(1, 128).expand(4000, -1)
+    styles = decoder.draw_styles(feature, torch.Generator().manual_seed(0))
+    assert styles is not None
+    wanted = decoder.style_logits(*decoder.hidden(feature[:1]))[0].softmax(-1)
+    assert int(styles[0]) == int(wanted.argmax())
+    found = torch.bincount(styles[1:], minlength=len(wanted)) / (len(styles) - 1)
+    assert torch.allclose(found, wanted.detach(), atol=0.03)
+    codes = [decoder.code(feature[:1], style=torch.tensor([k])).hair for k in range(len(wanted))]
+    likeliest = decoder.code(feature[:1]).hair
+    assert torch.allclose(codes[int(wanted.argmax())], likeliest, atol=0.05)
+    assert all(not torch.allclose(a, b) for i, a in enumerate(codes) for b in codes[:i])
+
+
+def build_debug() -> FaceDecoder:
+    """Hair that differs between styles, and features that choose between them."""
+    torch.manual_seed(0)
+    decoder = FaceDecoder(FaceDecoderConfig.debug()).eval()
+    decoder.style_hair.copy_(torch.randn_like(decoder.style_hair))
+    torch.nn.init.normal_(decoder.style.weight, std=0.1)
+    return decoder.requires_grad_(False)

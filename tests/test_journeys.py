@@ -88,9 +88,9 @@ def test_reface_takes_the_skin_from_where_it_is_told_to(s2f, folder, monkeypatch
     decoder = s2f.module("face-decoder")
     code = decoder._code
 
-    def listen(x, h, skin=None, portrait=None):
+    def listen(x, h, skin=None, *rest):
         told.append(skin)
-        return code(x, h, skin, portrait)
+        return code(x, h, skin, *rest)
 
     monkeypatch.setattr(decoder, "_code", listen)
     assert s2f.reface(folder / "face.png").details["skin"] == "photo"
@@ -106,14 +106,14 @@ def test_reface_takes_the_looks_from_where_it_is_told_to(s2f, folder, monkeypatc
     decoder = s2f.module("face-decoder")
     code = decoder._code
 
-    def listen(x, h, skin=None, portrait=None):
+    def listen(x, h, skin=None, portrait=None, *rest):
         told.append(portrait)
-        return code(x, h, skin, portrait)
+        return code(x, h, skin, portrait, *rest)
 
     monkeypatch.setattr(decoder, "_code", listen)
     points = decoder.basis.mean_points.clone()
     points[:2] = torch.tensor([[22.0, 28.0], [41.0, 28.0]])  # of the debug decoder's, none is a pupil
-    monkeypatch.setattr(decoder.basis, "mean_points", points)
+    monkeypatch.setitem(decoder.basis._buffers, "mean_points", points)
     ours, plain = s2f.reface(folder / "face.png"), s2f.reface(folder / "face.png", looks="feature")
     assert (ours.details["looks"], plain.details["looks"]) == ("photo", "feature")
     assert told[0].shape == (1, 3, decoder.config.portrait, decoder.config.portrait)

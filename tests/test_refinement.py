@@ -10,7 +10,7 @@ from crossmodal.data.face_model import build_model, hair_styles, skin_mask
 from crossmodal.losses.decoder import Describer
 from crossmodal.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from crossmodal.models.face_features import DlibConfig, DlibFaceFeatures
-from crossmodal.refinement import describer_of, refine
+from crossmodal.refinement import BETAS, RATE, _adam, describer_of, refine
 
 PEOPLE = generated_people.people(12)
 SKIN = torch.from_numpy(skin_mask(PEOPLE.aligned))
@@ -50,6 +50,18 @@ def test_the_drawn_face_comes_nearer_and_the_rest_stays() -> None:
     assert float((refined.texture - plain.texture).abs().max()) > 1e-3
     tone = (refined.texture - plain.texture)[..., SKIN].mean(-1)
     assert float(tone.abs().max()) < 0.2 * float((refined.texture - plain.texture).abs().max())
+
+
+def test_its_steps_are_adams() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.zeros(3, 5), torch.zeros(3, 5, requires_grad=True)
+    optimiser = torch.optim.Adam([theirs], lr=RATE, betas=BETAS)
+    mean, square = torch.zeros(3, 5), torch.zeros(3, 5)
+    for step in range(1, 7):
+        theirs.grad = torch.randn(3, 5) * 10.0 ** torch.arange(-3, 2)
+        ours -= RATE * _adam(mean, square, theirs.grad, step)
+        optimiser.step()
+        assert torch.allclose(ours, theirs.detach(), atol=1e-6)
 
 
 def test_a_prior_holds_it() -> None:

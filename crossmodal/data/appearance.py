@@ -10,16 +10,13 @@ from torch import Tensor
 
 from crossmodal.data.face_model import FaceModel, regions
 from crossmodal.data.prepared_faces import PreparedFaces
-from crossmodal.models.appearance import LUMA, AppearanceState, shrink
+from crossmodal.models.appearance import ALIKE, LUMA, AppearanceState, shrink
 from crossmodal.models.face_decoder import FaceCode, FaceDecoder
 from crossmodal.portrait import pupils_in, relit
 
 SHADING = 0.05
 """Deviation of each way in which light from a side shades a face, as a share of its brightness: the studio's light
 comes from the front, and says nothing of it."""
-ALIKE = 5.0
-"""Factor on the variance of a cell's noise: what is left in one cell is left in its neighbours too. With the number of
-nuisances and the two constants of the model chosen on training people left out of smaller decoders."""
 FOLDS = 10
 """Of the cross-validation over people that tells how far the feature's code is off."""
 

@@ -54,6 +54,7 @@ def voice_sheet(
     for i, voice in enumerate(chosen):
         features = faces_of(voice.one, i)
         columns = len(features)
-        images += [Image.fromarray(image) for image in decode(decoder, features)[2]]
+        styles = decoder.draw_styles(torch.from_numpy(features).float(), torch.Generator().manual_seed(i))
+        images += [Image.fromarray(image) for image in decode(decoder, features, styles=styles)[2]]
         captions += [f"{voice.speaker} ({'man' if voice.male else 'woman'})", *["or"] * (columns - 1)]
     return contact_sheet(images, captions, columns=columns, tile=TILE)

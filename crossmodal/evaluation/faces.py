@@ -93,6 +93,7 @@ def decode(
     feature: np.ndarray,
     shown: Shown | None = None,
     *,
+    styles: Tensor | None = None,
     network: nn.Module | None = None,
     steps: int = 0,
     batch: int = 8,
@@ -103,6 +104,7 @@ def decode(
         decoder: draws.
         feature: of the photos.
         shown: by the photos; the faces get the likely colour, and the looks. ``None``: the feature alone.
+        styles: ``(N,)`` of hair, without refinement; ``None``: the likeliest.
         network: face features, for the refinement.
         steps: of refinement.
         batch: faces at a time.
@@ -122,7 +124,7 @@ def decode(
         looks = None if portraits is None else portraits[some]
         with torch.no_grad():
             if describer is None:
-                face = decoder(inputs[some], colour[some], looks)
+                face = decoder(inputs[some], colour[some], looks, None if styles is None else styles[some])
             else:
                 face = refine(decoder, describer, inputs[some], colour[some], looks, steps=steps)
         image = (face.image * 255).round().byte().permute(0, 2, 3, 1)
@@ -245,6 +247,7 @@ def measure_photos(
     delta = np.linalg.norm(lab_ours - lab_true, axis=1)
     mean_delta = float(np.linalg.norm(lab_mean - lab_true, axis=1).mean())
     figures.append(figure(f"{label}: skin colour difference ΔE*ab", delta, reference=mean_delta))
+    texture_alone, images_alone = texture, images
     if shown:
         _, texture_alone, images_alone = decode(decoder, wanted)
         alone = srgb_to_lab(np.median(texture_alone[:, mask], axis=1))
@@ -260,8 +263,7 @@ def measure_photos(
             reference=float((lab_mean[:, 0] - lab_true[fair, 0]).mean()),
         )
     )  # fmt: skip
-    if shown:
-        figures += look_figures(label, Drawn(texture, images), Drawn(texture_alone, images_alone), aligned, held)
+    figures += look_figures(label, Drawn(texture, images), Drawn(texture_alone, images_alone), aligned, held)
     figures += _ages(prepared, train, held, drawn, wanted, label)
     return figures, result
 
@@ -277,7 +279,7 @@ def _ages(
     prepared: PreparedFaces, train: Sequence[int], held: Sequence[int], drawn: np.ndarray, photo: np.ndarray, label: str
 ) -> list[Figure]:
     """Correlation of the age that a ridge probe of real faces reads in the drawn face with the true age."""
-    ages = np.array([_number(row.get("age", "")) for row in prepared.attributes])
+    ages = np.array([number(row.get("age", "")) for row in prepared.attributes])
     known = np.isfinite(ages)
     rows = np.isin(prepared.photos.person, [i for i in train if known[i]])
     x, y = prepared.photos.features[rows].astype(np.float64), ages[prepared.photos.person[rows]]
@@ -302,7 +304,8 @@ def _ages(
     ]  # fmt: skip
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """An age as a data set gives it; NaN where it gives none."""
     try:
         return float(text)
     except ValueError:

@@ -271,8 +271,10 @@ def measure_hypotheses(
     embedding = encoder.embed_batch([v.one for v in chosen])
     drawn = []
     for i in range(len(chosen)):
-        features = head.sample(embedding[i : i + 1], 4, generator=torch.Generator().manual_seed(seed + i))[0]
-        drawn.append(describe_drawn(decode(decoder, features.numpy())[2], describe))
+        generator = torch.Generator().manual_seed(seed + i)
+        features = head.sample(embedding[i : i + 1], 4, generator=generator)[0]
+        styles = decoder.draw_styles(features, generator)
+        drawn.append(describe_drawn(decode(decoder, features.numpy(), styles=styles)[2], describe))
     faces = np.stack(drawn)  # (V, 4, D)
     pairs = np.linalg.norm(faces[:, :, None] - faces[:, None], axis=-1) + 9 * np.eye(4)
     male = np.array([v.male for v in chosen])

@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)
-ROUNDS = 4
+ROUNDS = 6
 """Of reweighting."""
-DEGREES = 10.0
+DEGREES = 4.0
 """Of freedom of Student's t: how soon a cell is given up."""
+ALIKE = 5.0
+"""Factor on the variance of a cell's noise as evidence: what is left in one cell is left in its neighbours too. Whether
+a cell is given up is judged by itself."""
 COLOUR_SPREAD = 0.12
 """Deviation of a colour of hair from its style's, sRGB."""
 TRUST = 0.05
@@ -40,7 +43,7 @@ class AppearanceState(NamedTuple):
     nuisance: Tensor
     """``(K, S, S)`` what one standard deviation of each nuisance adds."""
     precision: Tensor
-    """``(S, S)`` inverse variance of the noise; 0 where no face is."""
+    """``(S, S)`` inverse variance of the noise, times 1 / :data:`ALIKE`; 0 where no face is."""
     prior: Tensor
     """``(F, F)`` inverse covariance of the code around what the feature gives."""
     styles: Tensor
@@ -109,7 +112,7 @@ class Appearance(nn.Module):
         state = rest.new_zeros(len(rest), len(look))
         system = prior.expand(len(rest), -1, -1)
         for _ in range(ROUNDS):
-            left = (rest - state @ look).square() * trust
+            left = (rest - state @ look).square() * trust * ALIKE
             weight = trust * (DEGREES + 1) / (DEGREES + left)
             system = torch.einsum("ip,bp,jp->bij", look, weight, look) + prior
             state = torch.linalg.solve(system, ((weight * rest) @ look.T)[..., None])[..., 0]

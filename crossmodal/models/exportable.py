@@ -184,7 +184,8 @@ class ExportableDecoder(Exportable):
         shape, face = net._limit(shape), net._limit(face)
         wanted = torch.where(skin < 0, net._tone(x), skin - self.mean_skin)  # (B, 3)
         face = face + (wanted - face @ net.tone_of_face) @ self.tone_step
-        hair = net.hair((net.style_logits(x, h) * config.style_sharpness).softmax(-1), face)
+        decided = config.style_sharpness * config.style_choice
+        hair = net.hair((net.style_logits(x, h) * decided).softmax(-1), face)
         landmarks = net.basis.points(shape, hair)
         texture = self._texture(face, hair) if config.texture == "basis" else net.conv_texture(x, h)
         return self._compose(texture, landmarks), landmarks

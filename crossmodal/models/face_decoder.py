@@ -61,6 +61,8 @@ class FaceDecoderConfig:
     """Hair styles between which the decoder chooses."""
     style_sharpness: float = 5.0
     """How decidedly it chooses: 1 blends styles by their probability (a ghost of many), more takes the likeliest."""
+    style_choice: float = 8.0
+    """Factor on that when it draws instead of being trained, where no gradient needs the others."""
     conv_channels: tuple[int, ...] = (256, 192, 128, 96, 64, 48, 32)
     """``conv``: channels from the smallest map on; each further one doubles height and width."""
     background: tuple[float, float, float] = (0.925, 0.93, 0.94)
@@ -271,11 +273,24 @@ class FaceDecoder(nn.Module):
         x = (feature - self.feature_mean) * self.feature_scale
         return x, self.trunk(F.gelu(self.first_layer(x)))
 
-    def code(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> FaceCode:
-        """``(B, D)`` → components, each within ± ``config.limit``; ``skin`` and ``portrait`` as in :meth:`forward`."""
-        return self._code(*self.hidden(feature), skin, portrait)
+    def code(
+        self,
+        feature: Tensor,
+        skin: Tensor | None = None,
+        portrait: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> FaceCode:
+        """``(B, D)`` → components, each within ± ``config.limit``; the rest as in :meth:`forward`."""
+        return self._code(*self.hidden(feature), skin, portrait, style)
 
-    def _code(self, x: Tensor, h: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> FaceCode:
+    def _code(
+        self,
+        x: Tensor,
+        h: Tensor,
+        skin: Tensor | None = None,
+        portrait: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> FaceCode:
         values = self.linear(x) + self.bend(h)  # (B, S + F)
         shape, face = values.split([self.config.shape_components, self.config.face_components], dim=-1)
         tone = self._tone(x) if skin is None else skin - self.mean_skin()
@@ -284,7 +299,21 @@ class FaceDecoder(nn.Module):
         if portrait is not None and self.appearance is not None:
             face = self._toned(tone, self._limit(self.appearance(face, portrait)))
             chosen = chosen + self.appearance.hair(portrait)
+        if not self.training:
+            chosen = chosen * self.config.style_choice
+        if style is not None:
+            chosen = torch.full_like(chosen, -torch.inf).scatter(1, style[:, None], 0.0)
         return FaceCode(shape, face, self.hair(chosen.softmax(-1), face))
+
+    def draw_styles(self, feature: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
+        """Hair for several faces ``(B, D)`` → a style each ``(B,)``: the first face has the likeliest, every further
+        one any, as often as people with such features have it. ``None`` for a ``conv`` texture, which has no styles."""
+        if self.config.texture != "basis":
+            return None
+        logits = self.style_logits(*self.hidden(feature)).cpu()
+        drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        drawn[0] = logits[0].argmax()
+        return drawn.to(feature.device)
 
     def conv_texture(self, x: Tensor, h: Tensor) -> Tensor:
         """``conv``: what :meth:`hidden` returns → RGBA texture ``(B, 4, H, W)``, a difference from the mean."""
@@ -353,7 +382,13 @@ class FaceDecoder(nn.Module):
         t = ((alpha - 0.25) * 2).clamp(0, 1)
         return t * t * (3 - 2 * t)
 
-    def forward(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> DecodedFace:
+    def forward(
+        self,
+        feature: Tensor,
+        skin: Tensor | None = None,
+        portrait: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> DecodedFace:
         """Decode features.
 
         Args:
@@ -362,6 +397,7 @@ class FaceDecoder(nn.Module):
                 A ``conv`` texture has the feature's own.
             portrait: ``(B, 3, S, S)`` relit photo (:func:`crossmodal.portrait.relit`) whose looks are taken over where
                 ``config.portrait`` allows it, NaN where nothing is known; ``None``: what the feature suggests.
+            style: ``(B,)`` number of the hair style; ``None``: the likeliest. See :meth:`draw_styles`.
 
         Returns:
             The faces, ``config.size`` square.
@@ -373,7 +409,7 @@ class FaceDecoder(nn.Module):
             problem = f"expected features (B, {self.config.input_size}), got {tuple(feature.shape)}"
             raise ConfigError(problem, source="face-decoder", remedy=f"use features of {self.config.input_space}")
         x, h = self.hidden(feature)
-        code = self._code(x, h, skin, portrait)
+        code = self._code(x, h, skin, portrait, style)
         if self.config.texture == "basis":
             return self.render(code)
         return self.compose(self.conv_texture(x, h), self.basis.points(code.shape, code.hair))
