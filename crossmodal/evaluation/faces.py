@@ -35,8 +35,8 @@ HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087"
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
 """The London people that no part of the starter was trained on (``recipes/starter/face_decoder.yaml``)."""
 NOTES = (
-    "The recognition network helped to train the decoder: its distance and its search flatter. Landmarks, texture and "
-    "skin colour are independent of it.",
+    "The recognition network helped to train the decoder: its distance and its search flatter. Landmarks, texture, "
+    "looks, hair and skin colour are independent of it.",
     "Voice and face are never of the same person here: what is measured is whether a face fits what the voice tells.",
 )
 
