@@ -464,3 +464,13 @@ def build_debug() -> FaceDecoder:
     decoder.style_hair.copy_(torch.randn_like(decoder.style_hair))
     torch.nn.init.normal_(decoder.style.weight, std=0.1)
     return decoder.requires_grad_(False)
+
+
+def test_a_convolutional_texture_can_be_drawn_smaller() -> None:
+    """Half the size, enlarged: the face keeps its size, the network does not."""
+    config = replace(FaceDecoderConfig.debug(), texture="conv")
+    full, half = FaceDecoder(config), FaceDecoder(replace(config, conv_size=32))
+    assert half(torch.zeros(1, 128)).image.shape == full(torch.zeros(1, 128)).image.shape == (1, 3, 64, 64)
+    assert half.conv.start * 2 == full.conv.start
+    with pytest.raises(ConfigError, match="36 is no multiple of 8"):
+        replace(config, conv_size=36)

@@ -65,6 +65,8 @@ class FaceDecoderConfig:
     """Factor on that when it draws instead of being trained, where no gradient needs the others."""
     conv_channels: tuple[int, ...] = (256, 192, 128, 96, 64, 48, 32)
     """``conv``: channels from the smallest map on; each further one doubles height and width."""
+    conv_size: int = 0
+    """``conv``: height and width of the texture it draws, enlarged to ``size`` afterwards; 0: drawn at full size."""
     background: tuple[float, float, float] = (0.925, 0.93, 0.94)
     """Colour behind the head, RGB in [0, 1]."""
     limit: float = 3.0
@@ -79,9 +81,9 @@ class FaceDecoderConfig:
             raise ConfigError("sizes must be at least 1", source="face-decoder")
         if not self.hidden:
             raise ConfigError("needs a hidden layer", source="face-decoder.hidden")
-        if self.texture == "conv" and self.size % 2 ** (len(self.conv_channels) - 1):
-            factor = 2 ** (len(self.conv_channels) - 1)
-            raise ConfigError(f"{self.size} is no multiple of {factor}", source="face-decoder.size")
+        drawn, factor = self.conv_size or self.size, 2 ** (len(self.conv_channels) - 1)
+        if self.texture == "conv" and drawn % factor:
+            raise ConfigError(f"{drawn} is no multiple of {factor}", source="face-decoder.conv_size or size")
 
     @classmethod
     def debug(cls) -> FaceDecoderConfig:
@@ -203,7 +205,8 @@ class ConvTexture(nn.Module):
     def __init__(self, input_size: int, config: FaceDecoderConfig) -> None:
         super().__init__()
         channels = config.conv_channels
-        self.start = config.size // 2 ** (len(channels) - 1)
+        self.size = config.size
+        self.start = (config.conv_size or config.size) // 2 ** (len(channels) - 1)
         self.dense = nn.Linear(input_size, channels[0] * self.start**2)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in itertools.pairwise(channels)
@@ -216,7 +219,7 @@ class ConvTexture(nn.Module):
         x = F.relu(self.dense(hidden)).view(hidden.shape[0], -1, self.start, self.start)
         for up, norm in zip(self.up, self.norm):
             x = F.relu(norm(up(x)))  # (B, C, 2h, 2w)
-        return self.colour(x)
+        return F.interpolate(self.colour(x), size=(self.size, self.size), mode="bilinear", align_corners=False)
 
 
 class FaceDecoder(nn.Module):
