@@ -32,6 +32,13 @@ def register(app: typer.Typer) -> None:
                 help="Of the voices: embedding, spectrogram (the published Speech2Face route), or what the bundle has."
             ),
         ] = "auto",
+        source: Annotated[
+            Literal["photo", "feature"],
+            typer.Option(
+                help="Draw photos as reface does, or from the face feature alone (no skin colour or looks of the "
+                "photo, no refinement): how decoders compare."
+            ),
+        ] = "photo",
         bundle: BundleOption = "starter",
         page: Page = None,
         json: Json = False,
@@ -56,6 +63,7 @@ def register(app: typer.Typer) -> None:
             only=only,
             speakers=speakers,
             route=route,
+            source=source,
             progress=lambda text: say(text, quiet=quiet or json),
         )
         deliver(report, json=json, page=page)

@@ -29,7 +29,7 @@ from crossmodal.refinement import describer_of, refine
 from crossmodal.skin import likely, srgb_to_lab
 
 if TYPE_CHECKING:
-    from crossmodal.speech2face import Route
+    from crossmodal.speech2face import Route, Source
 
 HELD_OUT = ("008", "014", "016", "033", "034", "039", "061", "066", "067", "087",
             "090", "096", "104", "105", "108", "112", "119", "126", "129", "141")  # fmt: skip
@@ -351,6 +351,7 @@ def evaluate(
     only: str = "",
     speakers: int = 0,
     route: Route = "auto",
+    source: Source = "photo",
     held_out: Sequence[str] = HELD_OUT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -363,6 +364,8 @@ def evaluate(
         only: ``photos``, ``conditions`` (changed photos, video frames) or ``voices``; empty for all.
         speakers: most speakers of each corpus; 0 for all.
         route: of the voices, see :class:`~crossmodal.speech2face.Speech2Face`.
+        source: ``photo``: photos are drawn as ``reface`` draws them; ``feature``: from the face feature alone, without
+            the photo's skin colour and looks, not refined. Changed photos are always drawn as ``reface`` does.
         held_out: people the decoder was not trained on.
         progress: told what is being done.
 
@@ -390,9 +393,11 @@ def evaluate(
     if only in ("", "photos"):
         for view, label in enumerate(("neutral", "smiling")):
             progress(f"drawing faces from {label} photos")
+            whole = source == "photo"
             figures, result = measure_photos(
-                decoder, people, held_out, chips_to_features, view=view, shown=True, network=network, steps=REFINE
-            )
+                decoder, people, held_out, chips_to_features, view=view, shown=whole, network=network,
+                steps=REFINE if whole else 0,
+            )  # fmt: skip
             report.figures += figures
             report.pictures[f"{label} photos of held-out people, and below them the faces drawn"] = photo_sheet(
                 data, result, view=view
