@@ -215,11 +215,10 @@ class ConvTexture(nn.Module):
         self.size = config.size
         self.start = (config.conv_size or config.size) // 2 ** (len(channels) - 1)
         self.dense = nn.Linear(input_size, channels[0] * self.start**2)
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in itertools.pairwise(channels)
-        )
-        for up in self.up:
+        steps = [nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in itertools.pairwise(channels)]
+        for up in steps:
             nn.init.kaiming_normal_(up.weight, a=SLOPE)
+        self.up = nn.ModuleList(steps)
         self.colour = nn.Conv2d(channels[-1], 4, kernel_size=3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
