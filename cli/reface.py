@@ -66,9 +66,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Draw the frontal, neutral face that a photo's face feature describes.
 
-        It shows what the face decoder knows of a face: a relative of the person, not a copy of the photo. Skin colour,
-        beard, brows and hair, which a face feature hardly holds, come from the photo itself; --skin feature --looks
-        feature draws what the feature alone gives.
+        It shows what the face decoder knows of a face: a relative of the person, not a copy of the photo.
+
+        What a face feature hardly holds (skin colour, beard, brows, hair) comes from the photo itself;
+        with --skin feature --looks feature and --refine 0 the feature alone is drawn.
         """
         show_warnings(quiet)
         check_output(out, PICTURES, json=json)
