@@ -78,7 +78,7 @@ def _with_forward(journey: Journey, role: str, graphs: Graphs) -> Any:
         network.mode = lambda embedding: graphs.run(role, embedding)[0]
     elif role == "face-decoder":
         # The graph draws the likeliest hair and takes no looks from a photo.
-        network.forward = lambda feature, skin=None, portrait=None: _decoded(graphs, feature, skin)
+        network.forward = lambda feature, skin=None, portrait=None, style=None: _decoded(graphs, feature, skin)
         network.draw_styles, network.appearance = (lambda feature, generator=None: None), None
     else:
         network.forward = lambda x: graphs.run(role, x)[0]

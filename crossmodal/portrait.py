@@ -1,22 +1,15 @@
 """The photo of a face as its decoder would see it: head and hair in the decoder's frame, in the light of the drawing.
 
-A face feature hardly holds beard, brows, folds and hair; the photo shows them. :func:`cut` brings the photo into the
-decoder's frame by the detector's five points, :func:`relit` takes its light away; what becomes of it is up to
-:class:`~crossmodal.models.appearance.Appearance`.
+A face feature hardly holds beard, brows, folds and hair; the photo shows them. :func:`crossmodal.faces.portrait` brings
+the photo into the decoder's frame by the detector's five points, :func:`relit` takes its light away; what becomes of it
+is up to :class:`~crossmodal.models.appearance.Appearance`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from crossmodal.skin import from_linear, mask, to_linear
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from crossmodal.faces import DetectedFace
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 """Of linear sRGB (Rec. 709)."""
@@ -29,26 +22,11 @@ def pupils_in(pupils: np.ndarray, frame: int, size: int) -> np.ndarray:
     return (np.asarray(pupils, dtype=np.float64) + 0.5) * size / frame - 0.5
 
 
-def cut(image: Image.Image, face: DetectedFace, pupils: np.ndarray, frame: int, size: int) -> np.ndarray:
-    """The photo in a decoder's frame → ``(size, size, 4)`` uint8 RGBA, alpha 0 where the photo ends.
-
-    Args:
-        image: RGB picture.
-        face: in it.
-        pupils: ``(2, 2)`` of the decoder's mean face, in pixels of its frame.
-        frame: height and width of that frame.
-        size: of the portrait.
-    """
-    from crossmodal.faces import portrait
-
-    return portrait(image, face, pupils_in(pupils, frame, size), size)
-
-
 def relit(portrait: np.ndarray, pupils: np.ndarray, skin: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
     """A portrait in the light in which its skin has the colour ``skin``.
 
     Args:
-        portrait: ``(S, S, 4)`` uint8 RGBA, see :func:`cut`.
+        portrait: ``(S, S, 4)`` uint8 RGBA, see :func:`crossmodal.faces.portrait`.
         pupils: ``(2, 2)`` in it, in pixels.
         skin: ``(3,)`` colour that the skin is to have, sRGB in [0, 1].
         measured: ``(3,)`` its colour in the photo, see :func:`crossmodal.skin.measure`; ``None``, or NaN, for a picture

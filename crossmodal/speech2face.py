@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from crossmodal.bundle import Bundle
     from crossmodal.faces import FaceChip
     from crossmodal.models.face_decoder import DecodedFace
 
@@ -25,6 +26,13 @@ Route = Literal["auto", "embedding", "spectrogram"]
 Source = Literal["photo", "feature"]
 REFINE = 5
 """Default steps of :meth:`Speech2Face.reface`'s refinement (cross-validated over people)."""
+
+
+def resolve_route(route: Route, bundle: Bundle) -> Route:
+    """``auto`` → what the bundle has, the embedding first; any other route as it is."""
+    if route != "auto":
+        return route
+    return "embedding" if "feature-head" in bundle else "spectrogram"
 
 
 @dataclass
@@ -92,8 +100,7 @@ class Speech2Face(Journey):
 
         if n is not None and not 1 <= n <= 64:
             raise ConfigError(f"{n} hypotheses asked for", source="n", remedy="ask for 1 to 64")
-        if route == "auto":
-            route = "embedding" if "feature-head" in self.bundle else "spectrogram"
+        route = resolve_route(route, self.bundle)
         waveform = audio.load_speech(read_stdin(voice), sample_rate=sample_rate)
         styles: torch.Tensor | None = None
         with torch.inference_mode():
@@ -104,8 +111,7 @@ class Speech2Face(Journey):
                 if n is not None and n > 1:
                     generator = torch.Generator().manual_seed(seed)
                     features = head.sample(embedding[None], n, generator=generator)[0]  # (n, D)
-                    if hasattr(decoder, "draw_styles"):
-                        styles = decoder.draw_styles(features, generator)
+                    styles = decoder.draw_styles(features, generator)
             else:
                 if n is not None and n > 1:
                     raise BundleError("the spectrogram route draws one face only", remedy="use the embedding route")
@@ -160,7 +166,7 @@ class Speech2Face(Journey):
             expected = decoder.skin(inputs).detach().cpu().numpy()
             colour = torch.from_numpy(likely(expected, measured)).float().to(self.device)
         portrait: torch.Tensor | None = None
-        if aligned and looks == "photo" and getattr(decoder, "appearance", None) is not None:
+        if aligned and looks == "photo" and decoder.appearance is not None:
             portrait = self._portrait(read, decoder.skin(inputs) if colour is None else colour, measured)
         describer = refinement.describer_of(decoder, network)
         steps = refine if aligned else 0
@@ -177,13 +183,13 @@ class Speech2Face(Journey):
         """The photo in the decoder's frame ``(1, 3, S, S)``, in the light in which its skin is ``skin`` ``(1, 3)``."""
         import torch
 
-        from crossmodal.portrait import cut, pupils_in, relit
+        from crossmodal import faces
+        from crossmodal.portrait import relit
 
         decoder = self.module("face-decoder")
-        frame, size = decoder.config.size, decoder.config.portrait
-        pupils = decoder.basis.mean_points[:2].cpu().numpy()
-        cells = cut(read.picture, read.face, pupils, frame, size)
-        picture = relit(cells, pupils_in(pupils, frame, size), skin[0].detach().cpu().numpy(), measured)
+        pupils = decoder.portrait_pupils()
+        cells = faces.portrait(read.picture, read.face, pupils, decoder.config.portrait)
+        picture = relit(cells, pupils, skin[0].detach().cpu().numpy(), measured)
         return torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device)
 
     def decode(
@@ -197,9 +203,8 @@ class Speech2Face(Journey):
         """Face features ``(B, D)`` → faces, with hair of ``styles`` ``(B,)``, or with the likeliest."""
         import torch
 
-        decoder, inputs = self.module("face-decoder"), features.to(self.device)
         with torch.inference_mode():
-            decoded = decoder(inputs) if styles is None else decoder(inputs, style=styles)
+            decoded = self.module("face-decoder")(features.to(self.device), style=styles)
         return self._faces(decoded, features, embedding=embedding, details=details)
 
     def _faces(

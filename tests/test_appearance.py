@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crossmodal import portrait, skin
+from crossmodal import faces, portrait, skin
 from crossmodal.data import generated_people
 from crossmodal.data.appearance import estimate
 from crossmodal.data.face_model import build_model, hair_styles
@@ -37,7 +37,7 @@ def marked(face: DetectedFace, scale: float = 1.0, size: int = 400) -> Image.Ima
 @pytest.mark.parametrize(("scale", "turn", "shift"), [(1, 0, (60, 80)), (2, 0.3, (90, 20)), (0.6, -0.4, (150, 200))])
 def test_pupils_lie_where_they_are_asked_for(scale: float, turn: float, shift: tuple[float, float]) -> None:
     face = detected(scale, turn, shift)
-    cells = portrait.cut(marked(face, scale), face, PUPILS, 48, 48)
+    cells = faces.portrait(marked(face, scale), face, PUPILS, 48)
     bright = cells[..., 0].astype(float) - 90
     bright[cells[..., 3] == 0] = 0
     for side, pupil in zip((slice(0, 24), slice(24, 48)), PUPILS):
@@ -49,7 +49,7 @@ def test_pupils_lie_where_they_are_asked_for(scale: float, turn: float, shift: t
 
 def test_what_is_outside_the_photo_is_not_known() -> None:
     face = detected(2.0)
-    cells = portrait.cut(marked(face, size=300), face, PUPILS, 48, 48)
+    cells = faces.portrait(marked(face, size=300), face, PUPILS, 48)
     known = cells[..., 3] == 255
     assert known[21, 24]
     assert not known[0].any()  # the frame reaches above the chip, and the chip is the picture

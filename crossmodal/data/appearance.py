@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal.data.face_model import FaceModel, regions
+from crossmodal.data.face_model import FaceModel, regions, skin_mask
 from crossmodal.data.prepared_faces import PreparedFaces
 from crossmodal.models.appearance import ALIKE, LUMA, AppearanceState, shrink
 from crossmodal.models.face_decoder import FaceCode, FaceDecoder
@@ -65,8 +65,6 @@ def estimate(
 
 def _portraits(prepared: PreparedFaces, people: Sequence[int], rows: np.ndarray, mirrored: np.ndarray) -> Tensor:
     """Luma ``(R, S, S)`` of photos in the light in which the skin has its own colour, mirrored like the person."""
-    from crossmodal.data.face_model import skin_mask
-
     aligned, photos = prepared.aligned, prepared.photos
     where = skin_mask(aligned)
     own = {i: np.median(aligned.textures[i][..., :3][where] / 255.0, axis=0) for i in people}

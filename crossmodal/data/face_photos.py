@@ -16,8 +16,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from crossmodal.data.canonical_faces import Frame
 from crossmodal.errors import NoFaceError
-from crossmodal.faces import DetectedFace, align, find_face, load_image
-from crossmodal.portrait import cut
+from crossmodal.faces import DetectedFace, align, find_face, load_image, portrait
+from crossmodal.portrait import pupils_in
 from crossmodal.skin import measure
 
 PORTRAIT = 48
@@ -41,7 +41,7 @@ class PhotoFeatures:
     skin: np.ndarray
     """``(N, 3)`` colour of the skin as :func:`crossmodal.skin.measure` reads it, sRGB; NaN where it cannot."""
     portraits: np.ndarray
-    """``(N, S, S, 4)`` uint8 RGBA, see :func:`crossmodal.portrait.cut`; never mirrored, whatever the copy."""
+    """``(N, S, S, 4)`` uint8 RGBA, see :func:`crossmodal.faces.portrait`; never mirrored, whatever the copy."""
 
 
 def changed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -82,9 +82,10 @@ def describe_photos(
     """
     features, person, view, number, points = [], [], [], [], []
     skins, portraits = [], []
+    pupils = pupils_in(frame.pupils, frame.size, PORTRAIT)
 
     def seen(image: Image.Image, face: DetectedFace) -> np.ndarray:
-        portraits.append(cut(image, face, frame.pupils, frame.size, PORTRAIT))
+        portraits.append(portrait(image, face, pupils, PORTRAIT))
         chip = align(image, face, "dlib-128")
         colour = measure(chip)
         skins.append(np.full(3, np.nan) if colour is None else colour)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossmodal.errors import BundleError
+from crossmodal.speech2face import Route, resolve_route
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from crossmodal.journey import Journey
 
 BATCH = 8
-Route = Literal["auto", "embedding", "spectrogram"]
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Drawing:
         self.decoder: Any = journey.module("face-decoder")
         self.network: Any = journey.module("face-features")
         self.space: str = self.network.space
-        self.route = route if route != "auto" else "embedding" if "feature-head" in journey.bundle else "spectrogram"
+        self.route = resolve_route(route, journey.bundle)
 
     @property
     def hypotheses(self) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 from crossmodal.data.canonical_faces import CHIN, AlignedFaces
 from crossmodal.data.face_model import regions
 from crossmodal.evaluation.figures import Figure, figure
+from crossmodal.models.appearance import LUMA
+from crossmodal.models.face_decoder import FaceDecoderConfig
 from crossmodal.skin import PLACES, places_mask
 
 Places = tuple[tuple[float, float, float], ...]
@@ -27,8 +29,7 @@ LOOKS: dict[str, Places] = {
     "shade below the eyes": ((-0.5, 0.22, 0.06), (0.5, 0.22, 0.06)),
 }  # fmt: skip
 """Where each lies in the mean shape: right and down from between the pupils, and radius, in eye distances."""
-BACKGROUND = np.array([0.925, 0.93, 0.94])
-LUMA = np.array([0.299, 0.587, 0.114])
+BACKGROUND = np.array(FaceDecoderConfig.background)
 
 
 class Drawn(NamedTuple):
@@ -45,7 +46,7 @@ def darkness(texture: np.ndarray, places: Places, pupils: np.ndarray) -> np.ndar
 
     Each place counts by its median, all places the same.
     """
-    luma = texture @ LUMA
+    luma = texture @ np.array(LUMA)
     cheeks = np.median(luma[:, places_mask(CHEEKS, pupils, luma.shape[1])], axis=1)
     there = [np.median(luma[:, places_mask((place,), pupils, luma.shape[1])], axis=1) for place in places]
     return cheeks - np.mean(there, axis=0)

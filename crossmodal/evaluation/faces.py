@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from crossmodal.evaluation.face_looks import Drawn, look_figures
 from crossmodal.evaluation.figures import Figure, figure
 from crossmodal.evaluation.report import Report, describe
 from crossmodal.models.face_decoder import FaceDecoder
-from crossmodal.portrait import pupils_in, relit
+from crossmodal.portrait import relit
 from crossmodal.refinement import describer_of, refine
 from crossmodal.skin import likely, srgb_to_lab
 
@@ -80,12 +80,8 @@ class Shown:
 
     skin: np.ndarray
     """``(N, 3)`` colour of the skin as measured, sRGB; NaN where it cannot be."""
-    portraits: np.ndarray | None = None
-    """``(N, S, S, 4)`` uint8, see :func:`crossmodal.portrait.cut`; ``None``: looks are left to the feature."""
-
-    def pick(self, rows: Any) -> Shown:
-        """Some of the people."""
-        return Shown(self.skin[rows], None if self.portraits is None else self.portraits[rows])
+    portraits: np.ndarray
+    """``(N, S, S, 4)`` uint8, see :func:`crossmodal.faces.portrait`."""
 
 
 def decode(
@@ -135,10 +131,9 @@ def decode(
 
 def _relit(decoder: FaceDecoder, shown: Shown, skin: np.ndarray) -> Tensor | None:
     """Portraits ``(N, 3, S, S)`` in the light that makes the skin ``skin`` ``(N, 3)``, if the decoder takes looks."""
-    if shown.portraits is None or decoder.appearance is None:
+    if decoder.appearance is None:
         return None
-    frame, size = decoder.config.size, decoder.config.portrait
-    pupils = pupils_in(decoder.basis.mean_points[:2].numpy(), frame, size)
+    pupils = decoder.portrait_pupils()
     relit_all = [relit(p, pupils, wanted, found) for p, wanted, found in zip(shown.portraits, skin, shown.skin)]
     return torch.from_numpy(np.stack(relit_all)).permute(0, 3, 1, 2)
 

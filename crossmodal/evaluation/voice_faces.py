@@ -151,9 +151,10 @@ def evaluate_voices(
         DataError: there is no held-out speech.
     """
     from crossmodal.evaluation.face_pictures import voice_sheet
+    from crossmodal.speech2face import resolve_route
 
     decoder = journey.module("face-decoder")
-    if route == "spectrogram" or (route == "auto" and "feature-head" not in journey.bundle):
+    if resolve_route(route, journey.bundle) == "spectrogram":
         face_of = by_spectrogram(journey.module("voice-encoder"))
         voices = held_out_voices(data, limit=limit)
         figures = measure_voices(face_of, decoder, voices, probe, describe) + grid_gender(face_of, data, probe)

@@ -24,6 +24,7 @@ from crossmodal.errors import ConfigError
 from crossmodal.models.appearance import Appearance
 from crossmodal.models.quantised import PackedBasis, pack_basis, rgba
 from crossmodal.models.thin_plate import warp, with_anchors
+from crossmodal.portrait import pupils_in
 from crossmodal.skin import mask
 
 LOOSE = (*range(146, 157), *range(189, 193), *range(212, 216))
@@ -332,6 +333,10 @@ class FaceDecoder(nn.Module):
     def skin(self, feature: Tensor) -> Tensor:
         """Colour of the skin that a feature suggests: ``(B, D)`` → sRGB ``(B, 3)``."""
         return self._tone((feature - self.feature_mean) * self.feature_scale) + self.mean_skin()
+
+    def portrait_pupils(self) -> np.ndarray:
+        """Where pupils lie in a portrait of ``config.portrait`` cells: ``(2, 2)``, x and y."""
+        return pupils_in(self.basis.mean_points[:2].cpu().numpy(), self.config.size, self.config.portrait)
 
     def mean_skin(self) -> Tensor:
         """Colour of the mean face's skin: sRGB ``(3,)``."""

@@ -63,6 +63,8 @@ class UnwarpedFaceDecoder(nn.Module):
     """Face feature → face, after Cole et al. (2017) and Pietkun (2024)."""
 
     kind: ClassVar[str] = "face-decoder-unwarped"
+    appearance: ClassVar[None] = None
+    """It takes over no looks from a photo."""
 
     feature_mean: Tensor
     feature_scale: Tensor
@@ -84,12 +86,21 @@ class UnwarpedFaceDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1), nn.ReLU()]
         self.picture = nn.Sequential(*layers, nn.Conv2d(config.channels[-1], 3, kernel_size=1))
 
-    def forward(self, feature: Tensor, skin: Tensor | None = None, portrait: Tensor | None = None) -> DecodedFace:
+    def draw_styles(self, feature: Tensor, generator: torch.Generator | None = None) -> None:
+        """There are no hair styles to draw from."""
+
+    def forward(
+        self,
+        feature: Tensor,
+        skin: Tensor | None = None,
+        portrait: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> DecodedFace:
         """Decode features.
 
         Args:
             feature: ``(B, D)`` in ``config.input_space``.
-            skin, portrait: not used; this decoder draws what the feature says alone.
+            skin, portrait, style: not used; this decoder draws what the feature says alone.
 
         Returns:
             The faces, ``config.size`` square; the texture is the face itself.
